@@ -2,7 +2,7 @@
 
     python tools/execute.py                         every notebook under book/
     python tools/execute.py book/01-gradient-descent.ipynb
-    python tools/execute.py --check                 write nothing; fail where a stored file would change
+    python tools/execute.py --check                 write nothing; fail where a file would change
 
 The kernel is always the Python that runs this script, whatever name the notebook asks for.
 What differs from run to run or from machine to machine is not stored: no timings, no version of
