@@ -1,0 +1,194 @@
+"""Adam, and AdamW as its one-line correction. Sources: ``torch/optim/adam.py``, ``adamw.py``."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .compat import step_dtype
+from .engines import like
+from .optimizer import Optimizer, Params, _squeeze
+
+
+class Adam(Optimizer):
+    """Step along a running mean of the gradient, divided by the root of a running mean of its square.
+
+    Args:
+        params: tensors, ``(name, tensor)`` pairs, or dicts of groups; see `Optimizer`.
+        lr: the learning rate, about the size of a step in each coordinate. A number, or a tensor
+            with one element (not with ``foreach=True``).
+        betas: how much of the running mean of g, and of g², is kept: both in [0, 1), both floats or
+            both tensors with one element.
+        eps: added to the root. In float16 anything below 6e-8 is 0, and a zero gradient gives nan.
+        weight_decay: ``weight_decay * p`` is added to the gradient, or with
+            ``decoupled_weight_decay`` p shrinks by the factor ``1 - lr * weight_decay``.
+        amsgrad: divide by the largest running mean of g² so far.
+        maximize: climb instead of descend.
+        foreach: run the rule on lists of tensors. None: on CUDA yes, on CPU no.
+        differentiable: let autograd follow the step.
+        capturable, fused: not supported here.
+
+    The state of a parameter is ``step`` (a 0-dim CPU tensor), ``exp_avg``, ``exp_avg_sq``, and with
+    amsgrad ``max_exp_avg_sq``, each of the shape, dtype and device of the parameter.
+
+    Raises:
+        ValueError: lr, eps or weight_decay negative or nan; a beta outside [0, 1); betas of mixed
+            kind; a tensor with several elements; tensor lr or betas with foreach.
+        RuntimeError: in ``step``, for a sparse gradient. Nothing is changed.
+
+    Note:
+        For a parameter of shape () with tensor betas, PyTorch divides in the wider dtype of the two
+        and this class in the parameter's. Everywhere else they agree to the last bit.
+
+    Sources: Kingma & Ba 2015, algorithm 1; Reddi et al. 2018 (amsgrad); ``torch.optim.Adam``.
+    """
+
+    complex_as_pairs = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        for name, value in {"lr": lr, "betas[0]": betas[0], "betas[1]": betas[1]}.items():
+            if isinstance(value, Tensor) and foreach and not capturable:
+                raise ValueError(
+                    f"{name} cannot be a tensor with foreach=True: leave foreach unset"
+                )
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise ValueError(f"a tensor {name} has one element, this one has {value.numel()}")
+        for name, value in {"lr": lr, "eps": eps, "weight_decay": weight_decay}.items():
+            if not 0 <= value:
+                raise ValueError(f"{name} must not be negative or nan, got {value}")
+        for beta in betas[:2]:
+            if not 0 <= beta < 1:
+                raise ValueError(f"both betas must be at least 0 and below 1, got {betas}")
+        if not any(all(isinstance(beta, kind) for beta in betas[:2]) for kind in (float, Tensor)):
+            raise ValueError("betas must be both floats or both tensors")
+        super().__init__(
+            params,
+            dict(
+                lr=lr,
+                betas=tuple(map(_squeeze, betas)),
+                eps=eps,
+                weight_decay=weight_decay,
+                amsgrad=amsgrad,
+                maximize=maximize,
+                foreach=foreach,
+                capturable=capturable,
+                differentiable=differentiable,
+                fused=fused,
+                decoupled_weight_decay=decoupled_weight_decay,
+            ),
+        )
+
+    def check(self, p: Tensor, group: dict[str, Any]) -> None:
+        if p.grad.is_sparse:
+            raise RuntimeError("Adam needs dense gradients: use SGD, or torch.optim.SparseAdam")
+        if group["foreach"] and isinstance(group["lr"], Tensor):
+            raise RuntimeError("lr cannot be a tensor with foreach=True: leave foreach unset")
+        if group["amsgrad"] and "max_exp_avg_sq" not in self.state.get(p, {"max_exp_avg_sq": None}):
+            raise KeyError("max_exp_avg_sq: amsgrad was switched on after the state was made")
+
+    def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        state = self.state[p]
+        if len(state) == 0:
+            state["step"] = torch.tensor(0.0, dtype=step_dtype(), device="cpu")
+            state["exp_avg"] = torch.zeros_like(p)
+            state["exp_avg_sq"] = torch.zeros_like(p)
+            if group["amsgrad"]:
+                state["max_exp_avg_sq"] = torch.zeros_like(p)
+        return state
+
+    @staticmethod
+    def scalars(step: float, *, lr: Any, betas: Any, eps: float, amsgrad: bool) -> dict[str, Any]:
+        """The numbers of step ``step`` (1, 2, ...): the bias corrections, folded into the step size."""
+        bias_correction1 = 1 - betas[0] ** step
+        bias_correction2 = 1 - betas[1] ** step
+        return dict(
+            step_size=lr / bias_correction1,
+            bias_correction2_sqrt=bias_correction2**0.5,
+            betas=betas,
+            eps=eps,
+            amsgrad=amsgrad,
+        )
+
+    @staticmethod
+    def rule(
+        p: Any,
+        g: Any,
+        exp_avg: Any,
+        exp_avg_sq: Any,
+        max_exp_avg_sq: Any,
+        *,
+        step_size: Any,
+        bias_correction2_sqrt: Any,
+        betas: Any,
+        eps: float,
+        amsgrad: bool,
+    ) -> None:
+        """Update ``p`` and its running means in place from its gradient ``g``."""
+        exp_avg.lerp_(g, 1 - like(betas[0], g))
+        exp_avg_sq.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])
+        if amsgrad:
+            exp_avg_sq = max_exp_avg_sq.clamp_min_(exp_avg_sq)
+        denom = exp_avg_sq.sqrt().div_(bias_correction2_sqrt).add_(eps)
+        p.addcdiv_(exp_avg, denom, value=-step_size)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: p shrinks by ``1 - lr * weight_decay`` before the step.
+
+    Arguments, state and errors are those of `Adam`, except that weight decay is 0.01 unless given.
+
+    Note:
+        The decay is multiplied by lr, so a schedule of lr schedules the decay too.
+
+    Sources: Loshchilov & Hutter 2019; ``torch.optim.AdamW``.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # whatever dictionary was loaded, AdamW stays AdamW
+            group["decoupled_weight_decay"] = True

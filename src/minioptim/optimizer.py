@@ -1,0 +1,365 @@
+"""The base class of every optimizer: groups of parameters, their options, their state, one step.
+
+It knows no formula. A subclass brings two plain functions and the base class reads their
+signatures, so that the signature *is* the declaration:
+
+``rule(p, g, exp_avg, exp_avg_sq, *, step_size, betas, eps)``
+    the update of one parameter. The positional names after ``p`` and ``g`` are the keys of its
+    state, the keyword names are the numbers it needs. What it returns, if anything, replaces the
+    first state entry.
+``scalars(step, *, lr, betas, eps)``
+    turns the options of a group (the keyword names) into those numbers, with plain Python
+    arithmetic. If it asks for ``step``, the optimizer counts the steps of each parameter.
+
+Source: ``torch/optim/optimizer.py``.
+"""
+
+import inspect
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import compat
+from .engines import NO_PENALTY, Engine, Penalty, differentiable, foreach, loop
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+
+FOREACH_DEVICES = ("cuda", "xpu", "mtia")  # where one call for many tensors is the default
+
+
+class Optimizer(compat.Hooks):
+    """Holds parameters in groups, and updates them from their gradients.
+
+    Args:
+        params: tensors, ``(name, tensor)`` pairs, or one dict per group: ``{"params": ..., "lr": ...}``.
+            Any shape, dtype and device. Order matters: state is saved by position.
+        defaults: the options of every group that does not say otherwise.
+
+    Attributes:
+        param_groups: list of dicts; ``group["params"]`` is a list of tensors, the rest are options.
+            Options may be changed between steps, and schedulers do.
+        state: for each parameter a dict of what its rule remembers, made when first needed.
+        defaults: the dict given to the constructor.
+
+    Raises:
+        TypeError: ``params`` is one tensor or a set, or holds something that is not a tensor.
+        ValueError: no parameter, a tensor that is not a leaf, a parameter in two groups, or
+            some parameters with names and some without.
+        NotImplementedError: an option this package does not support (``fused``, ``capturable``).
+
+    Source: ``torch.optim.Optimizer``.
+    """
+
+    complex_as_pairs = False  # show complex parameters to the rule as pairs of real numbers
+    state_keys: tuple[str, ...] = ()
+    option_keys: tuple[str, ...] = ()
+    counts_steps = False
+
+    # A subclass brings these two, unless it has a `step` of its own.
+    rule: Callable[..., Any]
+    scalars: Callable[..., dict[str, Any]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "rule" in vars(cls):
+            parameters = inspect.signature(cls.rule).parameters.values()
+            cls.state_keys = tuple(p.name for p in parameters if p.kind != p.KEYWORD_ONLY)[2:]
+        if "scalars" in vars(cls):
+            parameters = inspect.signature(cls.scalars).parameters.values()
+            cls.option_keys = tuple(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
+            cls.counts_steps = len(cls.option_keys) < len(parameters)
+        if "step" in vars(cls):
+            cls.step = compat.hooked(cls.step)
+
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+        self._init_hooks()
+        if isinstance(params, Tensor):
+            raise TypeError(f"params must be an iterable of tensors or dicts, not {_type(params)}")
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        groups = list(params)
+        if len(groups) == 0:
+            raise ValueError("there is nothing to optimize: the list of parameters is empty")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group: ``{"params": tensors, option: value, ...}``. The dict itself becomes the group.
+
+        Nothing is changed, not even the dict, if an error is raised. Errors as for the class.
+        Source: ``torch.optim.Optimizer.add_param_group``.
+        """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"a parameter group is a dict, not {_type(param_group)}")
+        names, tensors = _names_and_tensors(param_group["params"])
+        for p in tensors:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"an optimizer can only optimize tensors, not {_type(p)}")
+            if not (self.defaults.get("differentiable") or p.is_leaf or p.retains_grad):
+                raise ValueError(
+                    "can't optimize a tensor that is computed from others (a non-leaf)"
+                )
+        if len(tensors) != len(set(tensors)):
+            message = "a parameter appears twice in this group, and will be updated twice per step"
+            warnings.warn(message, stacklevel=3)
+        for group in self.param_groups:
+            if ("param_names" in group) != ("param_names" in param_group or bool(names)):
+                raise ValueError("either all parameter groups have names or none has")
+        if not set(tensors).isdisjoint(chain(*(group["params"] for group in self.param_groups))):
+            raise ValueError("a parameter of this group is already in another group")
+        _refuse_unsupported({**self.defaults, **param_group})
+
+        param_group["params"] = tensors
+        if names:
+            param_group["param_names"] = names
+        for option, default in self.defaults.items():
+            param_group.setdefault(option, default)
+        self.param_groups.append(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients: by default they become None, else tensors of zeros.
+
+        The two differ: a step skips a parameter without gradient, but moves one whose gradient is
+        zero if it has momentum or weight decay. Source: ``torch.optim.Optimizer.zero_grad``.
+        """
+        for p in chain(*(group["params"] for group in self.param_groups)):
+            if set_to_none:
+                p.grad = None
+            elif p.grad is not None:
+                if p.grad.grad_fn is None:
+                    p.grad.requires_grad_(False)
+                else:
+                    p.grad.detach_()
+                p.grad.zero_()
+
+    # --- one step --------------------------------------------------------------------------------
+
+    @compat.hooked
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient, in place.
+
+        Args:
+            closure: computes the loss and its gradients anew; called once, before the update.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            RuntimeError: a gradient this optimizer cannot use (sparse ones, for Adam). It is raised
+                before anything has changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+            work = [(group, *self._plan(group)) for group in self.param_groups]
+            for group, engine, params in work:
+                if params:
+                    self._update(group, engine, params)
+        return loss
+
+    def _plan(self, group: dict[str, Any]) -> tuple[Engine, list[Tensor]]:
+        """Choose the engine and the parameters that have a gradient, and check all, before any update."""
+        _refuse_unsupported(group)
+        params = [p for p in group["params"] if p.grad is not None]
+        for p in params:
+            self.check(p, group)
+        return choose_engine(group, params), params
+
+    def _update(self, group: dict[str, Any], engine: Engine, params: list[Tensor]) -> None:
+        """Let the engine run the rule over the parameters of one group."""
+        values = {key: _squeeze(group[key]) for key in self.option_keys}
+        penalty = self.penalty(group)
+        # Parameters that missed a gradient lag behind. All in a batch have made the same number of
+        # steps, so one set of numbers serves the whole batch.
+        batches: dict[float, list[tuple[Any, ...]]] = defaultdict(list)
+        for p in params:
+            state = self.init_state(p, group)
+            step = 0.0
+            if self.counts_steps:
+                state["step"] += 1
+                step = state["step"].item()
+            batches[step].append((p, p.grad, *[state.get(key) for key in self.state_keys]))
+
+        for step, rows in batches.items():
+            numbers = self.scalars(step, **values) if self.counts_steps else self.scalars(**values)
+            results = engine(self.rule, rows, penalty, numbers, self.complex_as_pairs)
+            for row, result in zip(rows, results, strict=True):
+                if result is not None:
+                    self.state[row[0]][self.state_keys[0]] = result
+
+    def check(self, p: Tensor, group: dict[str, Any]) -> None:
+        """Raise an error if this optimizer cannot update ``p``. Nothing has been changed yet."""
+
+    def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """The state of ``p``, made first if it has none. What the rule returns may be added later."""
+        return self.state.get(p, {})
+
+    def penalty(self, group: dict[str, Any]) -> Penalty:
+        """Sign and weight decay of a group, which come before the rule and are the same for all rules."""
+        weight_decay, maximize = group["weight_decay"], group["maximize"]
+        if weight_decay == 0:
+            return Penalty(maximize) if maximize else NO_PENALTY
+        if group.get("decoupled_weight_decay"):
+            return Penalty(maximize, shrink=1 - _squeeze(group["lr"]) * weight_decay)
+        return Penalty(maximize, l2=weight_decay)
+
+    # --- saving and loading ----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a step depends on besides parameters and gradients, with parameters as numbers.
+
+        Returns:
+            ``{"state": {0: {...}, ...}, "param_groups": [{"lr": ..., "params": [0, 1]}, ...]}``.
+            Tensors are not copied. ``torch.optim`` reads it, and this package reads PyTorch's.
+        """
+        for hook in self._optimizer_state_dict_pre_hooks.values():
+            hook(self)
+        params = chain(*(group["params"] for group in self.param_groups))
+        number = {p: i for i, p in reversed(list(enumerate(params)))}  # the first place of each
+        state_dict = {
+            "state": {number.get(p, p): state for p, state in self.state.items()},
+            "param_groups": [
+                {**group, "params": [number[p] for p in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+        for hook in self._optimizer_state_dict_post_hooks.values():
+            state_dict = _or(hook(self, state_dict), state_dict)
+        return state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where a `state_dict` was written, by this package or by ``torch.optim``.
+
+        Options of the groups, ``lr`` among them, become the saved ones; state goes to the device
+        and dtype of its parameter (``step`` stays as it is). Load after building a scheduler: its
+        constructor writes ``lr``. Tensors that need no conversion are shared with the dictionary,
+        as PyTorch does; pass a ``deepcopy`` to keep both runs apart.
+
+        Raises:
+            ValueError: another number of groups, or groups of other sizes. Nothing is changed.
+        """
+        state_dict = state_dict.copy()
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = _or(hook(self, state_dict), state_dict)
+        saved_groups = deepcopy(state_dict["param_groups"])
+        sizes = [len(group["params"]) for group in self.param_groups]
+        saved_sizes = [len(group["params"]) for group in saved_groups]
+        if sizes != saved_sizes:
+            raise ValueError(
+                f"the saved groups hold {saved_sizes} parameters and this optimizer's {sizes}: "
+                "build it with the same parameter groups as the one that was saved"
+            )
+        for group in saved_groups:
+            _refuse_unsupported(group)
+
+        saved_params = chain(*(group["params"] for group in saved_groups))
+        params = chain(*(group["params"] for group in self.param_groups))
+        param_of = dict(zip(saved_params, params, strict=True))
+        state: defaultdict[Any, Any] = defaultdict(dict)
+        for number, saved in state_dict["state"].items():
+            if number in param_of:
+                state[param_of[number]] = _moved(saved, param_of[number])
+            else:
+                state[number] = saved
+        for group, saved_group in zip(self.param_groups, saved_groups, strict=True):
+            saved_group["params"] = group["params"]
+            if "param_names" in group:
+                saved_group.setdefault("param_names", group["param_names"])
+        self.__setstate__({"state": state, "param_groups": saved_groups})
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hooks stay behind, as in PyTorch: they may hold anything.
+        return {key: getattr(self, key) for key in ("defaults", "state", "param_groups")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._init_hooks()
+        for group in self.param_groups:
+            compat.fill_later_options(group, self.defaults)
+            for p in group["params"]:
+                compat.step_as_tensor(self.state.get(p, {}))
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join([*lines, ")"])
+
+
+def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
+    """The engine for the parameters of one group: what the user asked for, else PyTorch's default.
+
+    The default is the loop on CPU and foreach where every launch of a kernel costs, on CUDA.
+    Source: ``torch.optim.optimizer._default_to_fused_or_foreach``.
+    """
+    use_foreach = group.get("foreach")
+    if group.get("differentiable"):
+        if use_foreach:
+            raise AssertionError("foreach=True cannot be differentiable: leave foreach unset")
+        return differentiable
+    if use_foreach is None and group.get("fused") is None:
+        # A subclass of Parameter may mean something by its methods that a list call would skip.
+        use_foreach = all(
+            type(p) in (Tensor, torch.nn.Parameter) and p.device.type in FOREACH_DEVICES
+            for p in params
+        )
+    return foreach if use_foreach else loop
+
+
+def _refuse_unsupported(group: dict[str, Any]) -> None:
+    for option in ("fused", "capturable"):
+        if group.get(option):
+            raise NotImplementedError(
+                f"{option}=True is not supported; leave it unset, or set it to None or False in the "
+                "saved param_groups, and use foreach=True where speed matters"
+            )
+
+
+def _names_and_tensors(params: Any) -> tuple[list[str], list[Tensor]]:
+    if isinstance(params, set):
+        raise TypeError("a set has no order, and state is saved by position: pass a list")
+    items = [params] if isinstance(params, Tensor) else list(params)
+    names = [item[0] for item in items if isinstance(item, tuple)]
+    if names and len(names) < len(items):
+        raise ValueError("either all parameters of a group have names or none has")
+    return names, [item[1] if isinstance(item, tuple) else item for item in items]
+
+
+def _moved(value: Any, p: Tensor, key: Any = None) -> Any:
+    """A saved value on the device of ``p``, and in its dtype where that is a floating one."""
+    if isinstance(value, Tensor):
+        if key == "step":
+            return value
+        return value.to(p.device, p.dtype if p.is_floating_point() else None)
+    if isinstance(value, dict):
+        return {k: _moved(v, p, k) for k, v in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return type(value)(_moved(v, p) for v in value)
+    return value
+
+
+def _squeeze(x: Any) -> Any:
+    """A one-element tensor as a 0-dim one, as arithmetic with numbers wants it."""
+    return x.squeeze() if isinstance(x, Tensor) else x
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _type(x: Any) -> str:
+    return torch.typename(x)
