@@ -11,7 +11,7 @@ from .optimizer import Optimizer, Params, _squeeze
 
 
 class Adam(Optimizer):
-    """Step along a running mean of the gradient, divided by the root of a running mean of its square.
+    """Step along a running mean of the gradient, over the root of a running mean of its square.
 
     Args:
         params: tensors, ``(name, tensor)`` pairs, or dicts of groups; see `Optimizer`.
@@ -113,7 +113,7 @@ class Adam(Optimizer):
 
     @staticmethod
     def scalars(step: float, *, lr: Any, betas: Any, eps: float, amsgrad: bool) -> dict[str, Any]:
-        """The numbers of step ``step`` (1, 2, ...): the bias corrections, folded into the step size."""
+        """The numbers of step 1, 2, ...: the bias corrections, folded into the step size."""
         bias_correction1 = 1 - betas[0] ** step
         bias_correction2 = 1 - betas[1] ** step
         return dict(

@@ -98,7 +98,7 @@ class Hooks:
             self.__dict__.setdefault(name, OrderedDict())
 
     def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """Call ``hook(optimizer, args, kwargs)`` before a step; it may return new ``(args, kwargs)``."""
+        """Call ``hook(optimizer, args, kwargs)`` before a step; it may return ``(args, kwargs)``."""
         return _register(self._optimizer_step_pre_hooks, hook)
 
     def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
@@ -114,7 +114,7 @@ class Hooks:
     def register_state_dict_post_hook(
         self, hook: Callable, prepend: bool = False
     ) -> RemovableHandle:
-        """Call ``hook(optimizer, state_dict)`` after ``state_dict()``; it may return another dict."""
+        """Call ``hook(optimizer, state_dict)`` after saving; it may return another dict."""
         return _register(self._optimizer_state_dict_post_hooks, hook, prepend)
 
     def register_load_state_dict_pre_hook(

@@ -39,7 +39,7 @@ class Penalty(NamedTuple):
     shrink: Any = None  # p is multiplied by it: decoupled weight decay, 1 - lr * weight_decay
 
     def __call__(self, p: Any, g: Any) -> Any:
-        """Shrink ``p`` in place and return the gradient the rule will see, a new one if it differs."""
+        """Shrink ``p`` in place; return the gradient that the rule will see, a new one if it differs."""
         if self.maximize:
             g = -g
         if self.shrink is not None:
@@ -88,7 +88,7 @@ def loop(
 
 
 class TensorList(list):
-    """Tensors of one device and dtype that act as one: each method is a single ``torch._foreach_*`` call."""
+    """Tensors of one device and dtype that act as one: a method is one ``torch._foreach_*`` call."""
 
     def __neg__(self) -> "TensorList":
         return TensorList(torch._foreach_neg(self))
@@ -146,7 +146,7 @@ def foreach(
 
 
 def listable(rows: list[Row]) -> bool:
-    """Whether one list per column can stand for these rows: dense, and all rows have the same state."""
+    """Whether one list per column can stand for these rows: dense, and all with the same state."""
     return all(not g.is_sparse for _, g, *_ in rows) and all(
         len({t is None for t in column}) == 1 for column in zip(*rows, strict=True)
     )
@@ -159,7 +159,7 @@ class Pure:
     """A tensor whose in-place methods put a new tensor in place of the old one.
 
     Autograd cannot go back through a value that was overwritten. Here ``buf.mul_(0.9)`` computes
-    ``buf * 0.9`` and lets ``buf`` stand for it, so that the rule reads the same and nothing is lost.
+    ``buf * 0.9`` and lets ``buf`` stand for it: the rule reads the same, and nothing is lost.
     Any operand and any number may be a tensor that requires grad.
     """
 

@@ -37,7 +37,7 @@ class Optimizer(compat.Hooks):
     """Holds parameters in groups, and updates them from their gradients.
 
     Args:
-        params: tensors, ``(name, tensor)`` pairs, or one dict per group: ``{"params": ..., "lr": ...}``.
+        params: tensors, ``(name, tensor)`` pairs, or dicts of groups ``{"params": ..., "lr": ...}``.
             Any shape, dtype and device. Order matters: state is saved by position.
         defaults: the options of every group that does not say otherwise.
 
@@ -93,7 +93,7 @@ class Optimizer(compat.Hooks):
             self.add_param_group(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group: ``{"params": tensors, option: value, ...}``. The dict itself becomes the group.
+        """Add a group ``{"params": tensors, option: value, ...}``. The dict itself becomes the group.
 
         Nothing is changed, not even the dict, if an error is raised. Errors as for the class.
         Source: ``torch.optim.Optimizer.add_param_group``.
@@ -169,7 +169,7 @@ class Optimizer(compat.Hooks):
         return loss
 
     def _plan(self, group: dict[str, Any]) -> tuple[Engine, list[Tensor]]:
-        """Choose the engine and the parameters that have a gradient, and check all, before any update."""
+        """The engine, and the parameters that have a gradient; all checked before any update."""
         _refuse_unsupported(group)
         params = [p for p in group["params"] if p.grad is not None]
         for p in params:
@@ -202,11 +202,11 @@ class Optimizer(compat.Hooks):
         """Raise an error if this optimizer cannot update ``p``. Nothing has been changed yet."""
 
     def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """The state of ``p``, made first if it has none. What the rule returns may be added later."""
+        """The state of ``p``, made first if it has none. The rule may add to it."""
         return self.state.get(p, {})
 
     def penalty(self, group: dict[str, Any]) -> Penalty:
-        """Sign and weight decay of a group, which come before the rule and are the same for all rules."""
+        """Sign and weight decay of a group: they come before the rule, and are the same for all."""
         weight_decay, maximize = group["weight_decay"], group["maximize"]
         if weight_decay == 0:
             return Penalty(maximize) if maximize else NO_PENALTY
@@ -217,7 +217,7 @@ class Optimizer(compat.Hooks):
     # --- saving and loading ----------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a step depends on besides parameters and gradients, with parameters as numbers.
+        """All a step depends on besides parameters and gradients, with parameters as numbers.
 
         Returns:
             ``{"state": {0: {...}, ...}, "param_groups": [{"lr": ..., "params": [0, 1]}, ...]}``.
@@ -324,7 +324,7 @@ def _refuse_unsupported(group: dict[str, Any]) -> None:
     for option in ("fused", "capturable"):
         if group.get(option):
             raise NotImplementedError(
-                f"{option}=True is not supported; leave it unset, or set it to None or False in the "
+                f"{option}=True is not supported: leave it unset, or set it to False in the "
                 "saved param_groups, and use foreach=True where speed matters"
             )
 

@@ -76,7 +76,7 @@ class SGD(Optimizer):
 
     @staticmethod
     def scalars(*, lr: Any, momentum: Any, dampening: Any, nesterov: bool) -> dict[str, Any]:
-        """The numbers of one step. No momentum is None, so that the rule need not look at a value."""
+        """The numbers of one step. No momentum is None: the rule never asks for a value."""
         return dict(
             lr=lr,
             momentum=None if momentum == 0 else momentum,
