@@ -98,7 +98,7 @@ class Hooks:
             self.__dict__.setdefault(name, OrderedDict())
 
     def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """Call ``hook(optimizer, args, kwargs)`` before a step; it may return ``(args, kwargs)``."""
+        """Call ``hook(optimizer, args, kwargs)`` before a step; it may return new ones."""
         return _register(self._optimizer_step_pre_hooks, hook)
 
     def register_step_post_hook(self, hook: Callable) -> RemovableHandle:

@@ -39,7 +39,7 @@ class Penalty(NamedTuple):
     shrink: Any = None  # p is multiplied by it: decoupled weight decay, 1 - lr * weight_decay
 
     def __call__(self, p: Any, g: Any) -> Any:
-        """Shrink ``p`` in place; return the gradient that the rule will see, a new one if it differs."""
+        """Shrink ``p`` in place; return the gradient the rule will see, a new tensor if it differs."""
         if self.maximize:
             g = -g
         if self.shrink is not None:
@@ -88,7 +88,7 @@ def loop(
 
 
 class TensorList(list):
-    """Tensors of one device and dtype that act as one: a method is one ``torch._foreach_*`` call."""
+    """Tensors of one device and dtype that act as one: one ``torch._foreach_*`` call a method."""
 
     def __neg__(self) -> "TensorList":
         return TensorList(torch._foreach_neg(self))

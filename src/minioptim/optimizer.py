@@ -37,7 +37,7 @@ class Optimizer(compat.Hooks):
     """Holds parameters in groups, and updates them from their gradients.
 
     Args:
-        params: tensors, ``(name, tensor)`` pairs, or dicts of groups ``{"params": ..., "lr": ...}``.
+        params: tensors, ``(name, tensor)`` pairs, or dicts ``{"params": ..., "lr": ...}``.
             Any shape, dtype and device. Order matters: state is saved by position.
         defaults: the options of every group that does not say otherwise.
 
@@ -93,7 +93,7 @@ class Optimizer(compat.Hooks):
             self.add_param_group(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group ``{"params": tensors, option: value, ...}``. The dict itself becomes the group.
+        """Add a group ``{"params": tensors, option: value, ...}``. The dict becomes the group.
 
         Nothing is changed, not even the dict, if an error is raised. Errors as for the class.
         Source: ``torch.optim.Optimizer.add_param_group``.
