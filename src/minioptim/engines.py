@@ -39,7 +39,7 @@ class Penalty(NamedTuple):
     shrink: Any = None  # p is multiplied by it: decoupled weight decay, 1 - lr * weight_decay
 
     def __call__(self, p: Any, g: Any) -> Any:
-        """Shrink ``p`` in place, and return the gradient for the rule: a new tensor if it differs."""
+        """Shrink ``p`` in place; return the gradient for the rule, a new tensor if it differs."""
         if self.maximize:
             g = -g
         if self.shrink is not None:
