@@ -1,0 +1,44 @@
+# The book: build it, check it, read it at the keyboard. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# a reader's own kernels and settings do not come before those of this book
+export JUPYTER_PREFER_ENV_PATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test nbval execute lab clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+	  while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
+
+# The environment, made again when a pinned version changes. PYTHON=python3.12 picks another Python.
+$(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the pinned packages into $(VENV) (a few minutes the first time) ..."
+	$(BIN)/python -m pip install --progress-bar on -r requirements.txt
+	@touch $@
+
+book: $(VENV)/.ready  ## build the site into _build/html, executing what changed
+	@$(BIN)/python tools/build.py
+
+test: $(VENV)/.ready  ## run all tests: pytest over tests/, then every notebook, strictly
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
+	@$(BIN)/python tools/nbval.py
+
+nbval: $(VENV)/.ready  ## only the notebooks: run them, compare every stored output
+	@$(BIN)/python tools/nbval.py
+
+execute: $(VENV)/.ready  ## run all notebooks and store their outputs
+	@$(BIN)/python tools/execute.py
+
+lab: $(VENV)/.ready  ## open the notebooks in JupyterLab
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/tools/jupyter" $(BIN)/jupyter lab \
+	  --LabApp.default_url=/lab/tree/book/index.md $(LAB)
+
+clean:  ## remove what was built (the environment stays: rm -r .venv removes it too)
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,258 @@
+"""What the site needs beyond the builder and its theme: a Sphinx extension.
+
+- a change in the code or in a pinned version re-executes every notebook;
+- mathematics works without a network: MathJax is copied from an installed package;
+- every page ends with licences, the torch that built it, the date and the third-party notices;
+- faults of the theme that a reader would notice are mended in the finished pages.
+
+Nothing here is needed to run a notebook: `import walkthrough` does not import this module.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import html
+import importlib.metadata
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util import logging
+
+LOGGER = logging.getLogger(__name__)
+NOTICES = "third-party-notices"
+CODE_LICENCE = "MIT"
+TEXT_LICENCE = "CC BY 4.0"
+
+# --- what a change of re-executes everything ----------------------------------------------------
+
+
+def code_digest(root: Path) -> str:
+    """A digest of all that a notebook's output depends on besides the notebook itself."""
+    digest = hashlib.sha256(sys.version.encode())
+    digest.update(importlib.metadata.version("torch").encode())
+    digest.update(os.environ.get("WALKTHROUGH_DEVICE", "").encode())
+    pins = [root / name for name in ("requirements.txt", "constraints.txt", "pyproject.toml")]
+    for path in [*pins, *sorted((root / "src").rglob("*.py"))]:
+        if path.is_file():
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def forget_old_outputs(app: Sphinx, config: Config) -> None:
+    """Drop the notebook cache when the code changed: its key is the notebook's text alone."""
+    digest = config.walkthrough_code_digest = code_digest(Path(app.srcdir))
+    cache = Path(config.nb_execution_cache_path or Path(app.outdir).parent / ".jupyter_cache")
+    stamp = cache / "code-digest"
+    if cache.is_dir() and (not stamp.is_file() or stamp.read_text() != digest):
+        LOGGER.info("src/ or a pinned version changed: every notebook is executed again")
+        shutil.rmtree(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(digest)
+
+
+# --- the buttons of a fork ----------------------------------------------------------------------
+
+
+def offer_binder(app: Sphinx, config: Config) -> None:
+    """Show the repository and Binder buttons once the repository's address is filled in."""
+    options = config.html_theme_options
+    if options.get("repository_url"):
+        options["use_repository_button"] = True
+        options.setdefault("launch_buttons", {})["binderhub_url"] = "https://mybinder.org"
+    else:
+        options.pop("repository_url", None)
+        options["launch_buttons"] = {}
+
+
+# --- mathematics without a network --------------------------------------------------------------
+
+MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts", "sre/mathmaps/en.json")
+
+
+def mathjax_folder() -> Path:
+    """Where the installed package keeps MathJax."""
+    files = importlib.metadata.files("sphinx-mathjax-offline") or []
+    for file in files:
+        if file.name == "tex-chtml.js":
+            return Path(str(file.locate())).parent
+    raise FileNotFoundError("sphinx-mathjax-offline holds no tex-chtml.js")
+
+
+def copy_mathjax(app: Sphinx) -> None:
+    source, target = mathjax_folder(), Path(app.outdir) / "_static" / "mathjax"
+    for name in MATHJAX:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+        else:
+            shutil.copy2(source / name, target / name)
+
+
+# --- the footer ---------------------------------------------------------------------------------
+
+
+def build_date() -> str:
+    """Today, or the day that SOURCE_DATE_EPOCH names, for a reproducible build."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else now
+    return f"{day.day} {day:%B %Y}"
+
+
+def torch_version() -> str:
+    return importlib.metadata.version("torch").split("+")[0]
+
+
+def add_footer(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    link = context["pathto"](NOTICES)
+    config = app.config
+    context["theme_extra_footer"] = (
+        f"<p>© {config.copyright} {html.escape(config.author)}."
+        f" Text {TEXT_LICENCE}, code {CODE_LICENCE}.</p>"
+        f"<p>Built with torch {torch_version()} on {build_date()}."
+        f' <a href="{link}">Third-party notices</a></p>'
+    )
+
+
+# --- third-party notices ------------------------------------------------------------------------
+
+# distribution -> what of it a reader of the site gets
+SHIPPED = {
+    "torch": "excerpts of its source, shown in the source panels",
+    "sphinx-mathjax-offline": "MathJax: the script that sets the formulas, and its fonts",
+    "sphinx-book-theme": "the layout of the pages: style sheet and script",
+    "pydata-sphinx-theme": "the theme beneath it, with Bootstrap, Popper and Font Awesome Free",
+    "jupyter-book": "style sheet",
+    "Sphinx": "search and navigation scripts, style sheet",
+    "snowballstemmer": "the word stemmer of the search, as a script",
+    "Pygments": "the colours of the code",
+    "myst-nb": "style sheet of notebook cells",
+    "sphinx-copybutton": "the copy button of code blocks, with clipboard.js",
+    "sphinx-togglebutton": "the script that unfolds hidden parts",
+    "sphinx-design": "style sheet and script of grids and cards",
+    "sphinx-exercise": "style sheet of exercises",
+    "scikit-learn": "the 8×8 digits of the examples, which the figures show",
+    "matplotlib": "the fonts drawn in the figures",
+}
+LICENCE_FILE = re.compile(r"(^|/)(licen[cs]e|copying|notice|authors)[^/]*$", re.IGNORECASE)
+
+
+def licence_texts(name: str) -> Iterator[tuple[str, str]]:
+    """The licence files that a distribution installed, those of its own top level first."""
+    found = []
+    for file in importlib.metadata.files(name) or []:
+        path = file.as_posix()
+        inside = re.sub(r"^[^/]+\.dist-info/(licenses/)?", "", path)
+        vendored = "third_party/" in path or "/vendor" in path or "external" in path
+        if LICENCE_FILE.search(path) and not path.endswith((".py", ".pyc")) and not vendored:
+            found.append((inside.count("/"), inside, Path(str(file.locate()))))
+    for _, inside, path in sorted(found):
+        yield inside, path.read_text(encoding="utf-8", errors="replace")
+
+
+def apache_text() -> tuple[str, str] | None:
+    """The Apache licence as some installed package carries it."""
+    for dist in importlib.metadata.distributions():
+        for file in dist.files or []:
+            if LICENCE_FILE.search(file.as_posix()) and ".dist-info/" in file.as_posix():
+                try:
+                    text = Path(str(file.locate())).read_text(encoding="utf-8")
+                except (OSError, UnicodeDecodeError):
+                    continue
+                start = text.lstrip()[:60].split()
+                if start[:4] == ["Apache", "License", "Version", "2.0,"]:
+                    return dist.metadata["Name"], text
+    return None
+
+
+def font_notes() -> Iterator[tuple[str, str]]:
+    """Copyright and licence as the mathematics fonts themselves state them."""
+    from fontTools.ttLib import TTFont
+
+    said: dict[str, list[str]] = {}
+    for path in sorted((mathjax_folder() / "output" / "chtml" / "fonts").rglob("*.woff")):
+        names = TTFont(path)["name"]
+        note = "\n".join(str(names.getDebugName(i) or "").strip() for i in (0, 13, 14)).strip()
+        said.setdefault(note or "(the font file states nothing)", []).append(path.name)
+    for note, files in said.items():
+        yield ", ".join(files), note
+
+
+def notices(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """One page with the licence of everything that the site shows or ships."""
+
+    def block(title: str, text: str) -> str:
+        return (
+            f"<details><summary>{html.escape(title)}</summary>"
+            f"<pre class='licence'>{html.escape(text.strip())}</pre></details>"
+        )
+
+    parts = [
+        "<section><h1>Third-party notices</h1>",
+        "<p>These pages show or carry parts of other people's work. This list is made when the "
+        "book is built, from the licence files of the packages that were installed.</p>",
+    ]
+    for name, use in sorted(SHIPPED.items(), key=lambda item: item[0].lower()):
+        data = importlib.metadata.metadata(name)
+        licence = data.get("License-Expression") or data.get("License") or ""
+        licence = f" ({html.escape(licence)})" if licence and len(licence) < 60 else ""
+        version = html.escape(data["Version"])
+        parts.append(
+            f"<h2>{html.escape(name)} {version}</h2><p>Here: {html.escape(use)}{licence}.</p>"
+        )
+        texts = list(licence_texts(name))
+        if name == "sphinx-mathjax-offline":
+            apache = apache_text()
+            if apache:
+                texts.append((f"Apache License 2.0, as {apache[0]} carries it", apache[1]))
+            parts.extend(block(f"fonts: {files}", note) for files, note in font_notes())
+        if not texts:
+            LOGGER.warning("no licence file found for %s", name)
+        parts.extend(block(title, text) for title, text in texts)
+    parts.append("</section>")
+    yield NOTICES, {"title": "Third-party notices", "body": "\n".join(parts)}, "page.html"
+
+
+# --- mending the finished pages -----------------------------------------------------------------
+
+MENDS = [
+    # 1.4 MB of script that serves custom icons only; the icons in use come from a web font
+    (re.compile(r"<script[^>]*fontawesome[^>]*></script>\s*"), ""),
+    (re.compile(r'<link rel="preload" as="script" href="[^"]*fontawesome[^"]*"\s*/?>\s*'), ""),
+]
+
+
+def mend_pages(app: Sphinx) -> None:
+    for path in Path(app.outdir).rglob("*.html"):
+        before = path.read_text(encoding="utf-8")
+        after = before
+        for pattern, new in MENDS:
+            after = pattern.sub(new, after)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+
+
+def finish(app: Sphinx, exception: Exception | None) -> None:
+    if exception is None and app.builder.format == "html":
+        copy_mathjax(app)
+        mend_pages(app)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_config_value("walkthrough_code_digest", "", "env")
+    app.connect("config-inited", forget_old_outputs)
+    app.connect("config-inited", offer_binder)
+    app.connect("html-page-context", add_footer)
+    app.connect("html-collect-pages", notices)
+    app.connect("build-finished", finish)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
