@@ -23,7 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 STAMP = ROOT / "_build" / ".built"
 TOP = ["_config.yml", "_toc.yml", "requirements.txt", "constraints.txt", "pyproject.toml"]
-NOISE = ("Kernel is running over TCP without encryption", "INFO traitlets client.py")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# lines of the tools beneath that tell a reader nothing
+NOISE = re.compile(
+    r"Kernel is running over TCP without encryption|INFO traitlets client.py"
+    r"|(Md|Nb)ParserConfig\(|^\[?={60,}|^\s*$"
+)
 
 
 def digest() -> str:
@@ -43,10 +48,15 @@ def build() -> tuple[int, list[str]]:
     """Run the builder afresh (only the notebook cache is kept); its exit code and its faults."""
     for old in (HTML, ROOT / "_build" / ".doctrees", STAMP):
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", ".", "-W", "--keep-going"]
-    command = [str(Path(sys.executable).with_name("jupyter-book")), *command[3:]]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
-    faults = []
+    builder = Path(sys.executable).with_name("jupyter-book")
+    command = [str(builder), "build", ".", "-W", "--keep-going"]
+    environment = os.environ | {
+        "PYTHONUNBUFFERED": "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
+    faults: list[str] = []
+    cells: list[str] = []
+    over = False
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -59,12 +69,19 @@ def build() -> tuple[int, list[str]]:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if any(noise in line for noise in NOISE):
+        if not sys.stdout.isatty():
+            line = ANSI.sub("", line)
+        # what follows a failed cell is the builder's own way of giving up
+        if not over and (line.startswith("FAILED ") or (cells and line.startswith("    "))):
+            cells.append(line.rstrip())
+        elif cells:
+            over = True
+        if cells or NOISE.search(line):
             continue
         print(line, end="", flush=True)
         if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line):
             faults.append(line.strip())
-    return process.wait(), faults
+    return process.wait(), cells or faults
 
 
 def main() -> int:

@@ -22,8 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.errors import SphinxError
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
@@ -56,6 +59,38 @@ def forget_old_outputs(app: Sphinx, config: Config) -> None:
         shutil.rmtree(cache)
     cache.mkdir(parents=True, exist_ok=True)
     stamp.write_text(digest)
+
+
+# --- a failing cell fails the build -------------------------------------------------------------
+
+
+class FailedCells(SphinxError):
+    """Raised once all notebooks are executed; names each notebook and cell that failed."""
+
+    category = "The notebooks do not run"
+
+
+def describe(docname: str, traceback: str) -> str:
+    """One line for the notebook and its cell, and the lines that say what happened."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", traceback).strip()
+    cells = re.findall(r"Cell In\[(\d+)\]", plain)
+    lines = [line for line in plain.splitlines() if line.strip()]
+    where = f"code cell {cells[0]}: " if cells else ""
+    own = [n for n, line in enumerate(lines) if "executing the following cell" in line]
+    shown = "\n".join(f"    {line}" for line in lines[own[-1] + 1 if own else -12 :][-40:])
+    return f"FAILED {docname}.ipynb, {where}{lines[-1][:200]}\n{shown}"
+
+
+def refuse_failed_cells(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Stop before a page is written when a notebook did not run to its end."""
+    failed = []
+    for docname in sorted(env.found_docs):
+        result = NbMetadataCollector.get_exec_data(env, docname)
+        if result and not result["succeeded"]:
+            failed.append(describe(docname, result["traceback"] or str(result["error"])))
+    if failed:
+        raise FailedCells("\n" + "\n".join(failed))
+    return []
 
 
 # --- the buttons of a fork ----------------------------------------------------------------------
@@ -252,6 +287,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("walkthrough_code_digest", "", "env")
     app.connect("config-inited", forget_old_outputs)
     app.connect("config-inited", offer_binder)
+    app.connect("env-updated", refuse_failed_cells)
     app.connect("html-page-context", add_footer)
     app.connect("html-collect-pages", notices)
     app.connect("build-finished", finish)
