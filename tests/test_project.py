@@ -1,0 +1,160 @@
+"""The repository is in order: pages, pins, imports, targets, style."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from test_no_copied_source import tracked
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from check_site import toc_pages  # noqa: E402
+
+TEXT = {".py", ".md", ".yml", ".toml", ".txt", ".css", ".js", ".ipynb", ".bib", ".json", ""}
+
+
+def lines(name: str) -> list[str]:
+    found = (line.strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
+    return [line for line in found if line and not line.startswith("#")]
+
+
+def pins(name: str) -> dict[str, str]:
+    found = (line.split("==") for line in lines(name) if "==" in line)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def test_every_page_of_the_table_of_contents_exists() -> None:
+    pages = toc_pages(ROOT)
+    here = [p for p in pages if any((ROOT / f"{p}{kind}").is_file() for kind in (".md", ".ipynb"))]
+    assert here == pages
+    assert len(set(pages)) == len(pages)
+
+
+def test_every_page_stands_in_the_table_of_contents() -> None:
+    written = {
+        path.relative_to(ROOT).with_suffix("").as_posix()
+        for kind in ("*.md", "*.ipynb")
+        for path in (ROOT / "book").rglob(kind)
+        if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts)
+    }
+    assert written == set(toc_pages(ROOT))
+
+
+def test_the_builder_never_lets_an_error_pass() -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert config["execute"]["execute_notebooks"] in ("cache", "force")
+    assert not config["execute"].get("allow_errors", False)
+    assert not config["execute"].get("exclude_patterns")
+
+
+# --- pins -----------------------------------------------------------------------------------------
+
+
+def test_every_requirement_is_pinned_and_locked() -> None:
+    direct, locked = pins("requirements.txt"), pins("constraints.txt")
+    assert {name: locked.get(name) for name in direct} == direct
+    loose = [line for line in lines("requirements.txt") if "==" not in line]
+    assert loose == ["-c constraints.txt", "-e ."]
+
+
+def test_the_lock_holds_exact_versions_and_nothing_else() -> None:
+    for line in lines("constraints.txt"):
+        assert re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+
+
+# --- imports --------------------------------------------------------------------------------------
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.Attribute):
+            names.add(ast.unparse(node))
+    return names
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "src/minioptim").glob("*.py")), ids=lambda p: p.name
+)
+def test_minioptim_stands_alone(path: Path) -> None:
+    """It builds on torch, and borrows nothing from what it rebuilds."""
+    for name in imported(path):
+        top = name.split(".")[0]
+        assert not name.startswith("torch.optim"), name
+        assert top not in ("matplotlib", "walkthrough", "numpy"), name
+
+
+def test_no_module_of_the_book_is_needed_to_import_the_packages() -> None:
+    """A reader without the site's tools can run a notebook."""
+    code = (
+        "import sys\n"
+        "for name in ('sphinx', 'docutils', 'myst_nb', 'jupyter_book'): sys.modules[name] = None\n"
+        "import minioptim, walkthrough\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def targets() -> set[str]:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+
+
+def test_make_help_and_phony_agree() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    assert set(phony.group(1).split()) == targets()
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "book/index.md", ".ci/run", ".github/workflows/book.yml"]
+)
+def test_every_command_that_is_named_exists(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:^|`|\brun: |&& )make ([a-z][a-z-]*)", text, re.MULTILINE))
+    assert named <= targets()
+
+
+# --- what must not be in the repository -----------------------------------------------------------
+
+
+def test_no_file_names_a_place_on_one_machine() -> None:
+    place = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|mnt|Users)/[\w.-]+")
+    faults = []
+    for path in tracked():
+        if path.suffix in TEXT and path.stat().st_size < 2_000_000:
+            found = place.search(path.read_text(encoding="utf-8", errors="ignore"))
+            if found:
+                faults.append(f"{path.relative_to(ROOT)}: {found.group(0)}")
+    assert faults == []
+
+
+def test_no_file_is_heavy() -> None:
+    heavy = [str(path) for path in tracked() if path.stat().st_size > 1_500_000]
+    assert heavy == []
+
+
+def test_code_is_formatted_and_clean() -> None:
+    ruff = [sys.executable, "-m", "ruff"]
+    places = ["src", "tests", "tools"]
+    for command in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
+        run = subprocess.run([*ruff, *command, *places], cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
