@@ -180,12 +180,12 @@ class AdamW(Adam):
             eps,
             weight_decay,
             amsgrad,
-            foreach=foreach,
-            maximize=maximize,
+            decoupled_weight_decay=True,
+            fused=fused,
             capturable=capturable,
             differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
+            foreach=foreach,
+            maximize=maximize,
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
