@@ -27,7 +27,9 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # lines of the tools beneath that tell a reader nothing
 NOISE = re.compile(
     r"Kernel is running over TCP without encryption|INFO traitlets client.py"
-    r"|(Md|Nb)ParserConfig\(|^\[?={60,}|^\s*$"
+    r"|(Md|Nb)ParserConfig\(|^(\x1b\[\d+m)*={60,}|^\s*$"
+    r"|^(The HTML pages are|Finished generating|Your book's HTML|You can look at|Or paste this)"
+    r"|^    (_build/|file:)"
 )
 
 
