@@ -141,7 +141,7 @@ def fill_later_options(group: dict[str, Any], defaults: dict[str, Any]) -> None:
 
 def step_as_tensor(state: dict[str, Any]) -> None:
     """Older versions counted steps with a plain number; since torch 1.12 the count is a tensor."""
-    if state and not isinstance(state.get("step", 0.0), torch.Tensor):
+    if "step" in state and not isinstance(state["step"], torch.Tensor):
         state["step"] = torch.tensor(float(state["step"]), dtype=step_dtype())
 
 
