@@ -76,22 +76,11 @@ class Adam(Optimizer):
                 raise ValueError(f"both betas must be at least 0 and below 1, got {betas}")
         if not any(all(isinstance(beta, kind) for beta in betas[:2]) for kind in (float, Tensor)):
             raise ValueError("betas must be both floats or both tensors")
-        super().__init__(
-            params,
-            dict(
-                lr=lr,
-                betas=tuple(map(_squeeze, betas)),
-                eps=eps,
-                weight_decay=weight_decay,
-                amsgrad=amsgrad,
-                maximize=maximize,
-                foreach=foreach,
-                capturable=capturable,
-                differentiable=differentiable,
-                fused=fused,
-                decoupled_weight_decay=decoupled_weight_decay,
-            ),
-        )
+        betas = tuple(map(_squeeze, betas))
+        what = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+        how = dict(foreach=foreach, capturable=capturable, differentiable=differentiable)
+        how |= dict(fused=fused, decoupled_weight_decay=decoupled_weight_decay)
+        super().__init__(params, what | dict(maximize=maximize) | how)
 
     def check(self, p: Tensor, group: dict[str, Any]) -> None:
         if p.grad.is_sparse:
@@ -173,20 +162,9 @@ class AdamW(Adam):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            decoupled_weight_decay=True,
-            fused=fused,
-            capturable=capturable,
-            differentiable=differentiable,
-            foreach=foreach,
-            maximize=maximize,
-        )
+        how = dict(foreach=foreach, capturable=capturable, differentiable=differentiable)
+        how |= dict(maximize=maximize, fused=fused, decoupled_weight_decay=True)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **how)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

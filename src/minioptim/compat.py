@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.hooks import RemovableHandle
+from torch.utils.hooks import RemovableHandle as Handle
 
 _step_pre_hooks: OrderedDict[int, Callable] = OrderedDict()
 _step_post_hooks: OrderedDict[int, Callable] = OrderedDict()
@@ -35,15 +35,15 @@ LATER_OPTIONS = {
 }
 
 
-def _register(hooks: OrderedDict, hook: Callable, prepend: bool = False) -> RemovableHandle:
-    handle = RemovableHandle(hooks)
+def _register(hooks: OrderedDict, hook: Callable, prepend: bool = False) -> Handle:
+    handle = Handle(hooks)
     hooks[handle.id] = hook
     if prepend:
         hooks.move_to_end(handle.id, last=False)
     return handle
 
 
-def register_optimizer_step_pre_hook(hook: Callable) -> RemovableHandle:
+def register_optimizer_step_pre_hook(hook: Callable) -> Handle:
     """Call ``hook(optimizer, args, kwargs)`` before every step of every minioptim optimizer.
 
     Returns a handle whose ``remove()`` takes the hook away again.
@@ -52,7 +52,7 @@ def register_optimizer_step_pre_hook(hook: Callable) -> RemovableHandle:
     return _register(_step_pre_hooks, hook)
 
 
-def register_optimizer_step_post_hook(hook: Callable) -> RemovableHandle:
+def register_optimizer_step_post_hook(hook: Callable) -> Handle:
     """Call ``hook(optimizer, args, kwargs)`` after every step of every minioptim optimizer.
 
     Returns a handle whose ``remove()`` takes the hook away again.
@@ -97,35 +97,27 @@ class Hooks:
         for name in INSTANCE_HOOKS:
             self.__dict__.setdefault(name, OrderedDict())
 
-    def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
+    def register_step_pre_hook(self, hook: Callable) -> Handle:
         """Call ``hook(optimizer, args, kwargs)`` before a step; it may return new ones."""
         return _register(self._optimizer_step_pre_hooks, hook)
 
-    def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
+    def register_step_post_hook(self, hook: Callable) -> Handle:
         """Call ``hook(optimizer, args, kwargs)`` after a step."""
         return _register(self._optimizer_step_post_hooks, hook)
 
-    def register_state_dict_pre_hook(
-        self, hook: Callable, prepend: bool = False
-    ) -> RemovableHandle:
+    def register_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> Handle:
         """Call ``hook(optimizer)`` before ``state_dict()``, ahead of the others if ``prepend``."""
         return _register(self._optimizer_state_dict_pre_hooks, hook, prepend)
 
-    def register_state_dict_post_hook(
-        self, hook: Callable, prepend: bool = False
-    ) -> RemovableHandle:
+    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> Handle:
         """Call ``hook(optimizer, state_dict)`` after saving; it may return another dict."""
         return _register(self._optimizer_state_dict_post_hooks, hook, prepend)
 
-    def register_load_state_dict_pre_hook(
-        self, hook: Callable, prepend: bool = False
-    ) -> RemovableHandle:
+    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> Handle:
         """Call ``hook(optimizer, state_dict)`` before loading; it may return another dict."""
         return _register(self._optimizer_load_state_dict_pre_hooks, hook, prepend)
 
-    def register_load_state_dict_post_hook(
-        self, hook: Callable, prepend: bool = False
-    ) -> RemovableHandle:
+    def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> Handle:
         """Call ``hook(optimizer)`` after ``load_state_dict()``."""
         return _register(self._optimizer_load_state_dict_post_hooks, hook, prepend)
 

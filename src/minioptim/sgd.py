@@ -59,30 +59,16 @@ class SGD(Optimizer):
                 raise ValueError(f"{name} must not be negative, got {value}")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("nesterov needs momentum above 0 and dampening equal to 0")
-        super().__init__(
-            params,
-            dict(
-                lr=lr,
-                momentum=momentum,
-                dampening=dampening,
-                weight_decay=weight_decay,
-                nesterov=nesterov,
-                maximize=maximize,
-                foreach=foreach,
-                differentiable=differentiable,
-                fused=fused,
-            ),
-        )
+        what = dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+        what |= dict(nesterov=nesterov, maximize=maximize)
+        how = dict(foreach=foreach, differentiable=differentiable, fused=fused)
+        super().__init__(params, what | how)
 
     @staticmethod
     def scalars(*, lr: Any, momentum: Any, dampening: Any, nesterov: bool) -> dict[str, Any]:
         """The numbers of one step. No momentum is None: the rule never asks for a value."""
-        return dict(
-            lr=lr,
-            momentum=None if momentum == 0 else momentum,
-            dampening=dampening,
-            nesterov=nesterov,
-        )
+        momentum = None if momentum == 0 else momentum
+        return dict(lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
 
     @staticmethod
     def rule(
