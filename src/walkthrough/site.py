@@ -121,7 +121,7 @@ def mathjax_folder() -> Path:
     raise FileNotFoundError("sphinx-mathjax-offline holds no tex-chtml.js")
 
 
-def copy_mathjax(app: Sphinx) -> None:
+def copy_mathjax(app: Sphinx, builder: Any) -> None:
     source, target = mathjax_folder(), Path(app.outdir) / "_static" / "mathjax"
     for name in MATHJAX:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -210,6 +210,37 @@ def apache_text() -> tuple[str, str] | None:
     return None
 
 
+def open_font_text() -> tuple[str, str] | None:
+    """The SIL Open Font License as some installed package carries it."""
+    begin, end = "SIL OPEN FONT LICENSE Version 1.1", "FROM OTHER DEALINGS IN THE FONT SOFTWARE."
+    for name in ("matplotlib", "fonttools"):
+        for file in importlib.metadata.files(name) or []:
+            if LICENCE_FILE.search(file.as_posix()):
+                text = Path(str(file.locate())).read_text(encoding="utf-8", errors="replace")
+                if begin in text and end in text[text.index(begin) :]:
+                    text = text[text.index(begin) :]
+                    return name, text[: text.index(end) + len(end)]
+    return None
+
+
+def banners(folder: Path) -> Iterator[tuple[str, str]]:
+    """What scripts and style sheets say about themselves in their first lines or beside them."""
+    said: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name.endswith((".LICENSE.txt", ".min.js", ".css", ".js")):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            notes = (
+                [text] if path.suffix == ".txt" else re.findall(r"/\*!.{20,2000}?\*/", text, re.S)
+            )
+            for note in notes:
+                if "LICENSE.txt" not in note and name not in said.setdefault(note.strip(), []):
+                    said[note.strip()].append(name)
+    for note, files in said.items():
+        if files:
+            yield ", ".join(files), note
+
+
 def font_notes() -> Iterator[tuple[str, str]]:
     """Copyright and licence as the mathematics fonts themselves state them."""
     from fontTools.ttLib import TTFont
@@ -250,20 +281,41 @@ def notices(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
             apache = apache_text()
             if apache:
                 texts.append((f"Apache License 2.0, as {apache[0]} carries it", apache[1]))
+            font = open_font_text()
+            if font:
+                texts.append((f"SIL Open Font License 1.1, as {font[0]} carries it", font[1]))
             parts.extend(block(f"fonts: {files}", note) for files, note in font_notes())
         if not texts:
             LOGGER.warning("no licence file found for %s", name)
         parts.extend(block(title, text) for title, text in texts)
+    parts.append("<h2>What the files say themselves</h2>")
+    parts.extend(block(files, note) for files, note in banners(Path(app.outdir) / "_static"))
     parts.append("</section>")
     yield NOTICES, {"title": "Third-party notices", "body": "\n".join(parts)}, "page.html"
 
 
 # --- mending the finished pages -----------------------------------------------------------------
 
+NOT_SHIPPED = ("scripts/fontawesome.js", "scripts/fontawesome.js.LICENSE.txt", "**/*.map")
 MENDS = [
     # 1.4 MB of script that serves custom icons only; the icons in use come from a web font
     (re.compile(r"<script[^>]*fontawesome[^>]*></script>\s*"), ""),
     (re.compile(r'<link rel="preload" as="script" href="[^"]*fontawesome[^"]*"\s*/?>\s*'), ""),
+    # a table that scrolls sideways must scroll by keyboard too
+    (
+        re.compile(r'<div class="pst-scrollable-table-container">'),
+        '<div class="pst-scrollable-table-container" tabindex="0" role="group" aria-label="Table">',
+    ),
+    # the title above the side bar belongs to no landmark
+    (
+        re.compile(
+            r'<div class="sidebar-primary-item">(\s*<a class="navbar-brand logo".*?</a>)</div>',
+            re.S,
+        ),
+        r'<nav class="sidebar-primary-item" aria-label="Book">\1</nav>',
+    ),
+    # entries of a bibliography have a role that is no longer allowed there
+    (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
 ]
 
 
@@ -279,14 +331,18 @@ def mend_pages(app: Sphinx) -> None:
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
-        copy_mathjax(app)
         mend_pages(app)
+        static = Path(app.outdir) / "_static"
+        for name in NOT_SHIPPED:
+            for path in static.glob(name):
+                path.unlink()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("walkthrough_code_digest", "", "env")
     app.connect("config-inited", forget_old_outputs)
     app.connect("config-inited", offer_binder)
+    app.connect("write-started", copy_mathjax)
     app.connect("env-updated", refuse_failed_cells)
     app.connect("html-page-context", add_footer)
     app.connect("html-collect-pages", notices)
