@@ -62,7 +62,7 @@ def register_optimizer_step_post_hook(hook: Callable) -> Handle:
 
 
 def hooked(step: Callable) -> Callable:
-    """Wrap ``step`` so that the hooks run around it, and schedulers can see that it has run.
+    """Wrap ``step`` so that the hooks run around it.
 
     Only the outermost ``step`` does: one reached through ``super().step()`` runs bare.
     """
@@ -72,7 +72,6 @@ def hooked(step: Callable) -> Callable:
         optimizer = args[0]
         if type(optimizer).step is not wrapper:
             return step(*args, **kwargs)
-        optimizer._opt_called = True  # schedulers ask for it, to warn of a wrong order of calls
         for hook in [*_step_pre_hooks.values(), *optimizer._optimizer_step_pre_hooks.values()]:
             changed = hook(optimizer, args, kwargs)
             if changed is None:

@@ -1,8 +1,8 @@
 """Learning-rate schedulers: each is first a function of the step, then an object that runs it.
 
-**The function.** ``step_lr(t, base_lr, step_size, gamma)`` is the learning rate after ``t`` calls of
-``scheduler.step()``. It needs no optimizer, so it can be printed, plotted and tested alone. ``t``
-counts epochs if you call ``scheduler.step()`` once per epoch, batches if you call it per batch.
+**The function.** ``step_lr(t, base_lr, step_size, gamma)`` is the learning rate after ``t`` calls
+of ``scheduler.step()``. It needs no optimizer, so it can be printed, plotted and tested alone.
+``t`` counts epochs if you call ``scheduler.step()`` once per epoch, batches if once per batch.
 
 **The object.** ``StepLR(optimizer, ...)`` writes ``group["lr"]`` of each parameter group. Most
 schedulers here do *not* evaluate their function to do so. They multiply the rate they find by one
@@ -21,30 +21,22 @@ To resume, build optimizer and scheduler as at the start, then load *both* dicti
 rate is saved with the optimizer, the position in the schedule with the scheduler.
 """
 
+import inspect
 import math
 import warnings
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import InitVar, dataclass
 from types import FunctionType
-from typing import Any, Protocol, SupportsFloat, runtime_checkable
+from typing import Any, SupportsFloat
 
 from torch import Tensor
 
-Rate = float | Tensor  # a learning rate: a number, or a tensor with one element
-Factor = Callable[[int], float]  # a function of the step
+from .optimizer import Optimizer
 
-
-@runtime_checkable
-class OptimizerLike(Protocol):
-    """What a scheduler needs of an optimizer: those of minioptim and ``torch.optim`` have it."""
-
-    param_groups: list[dict[str, Any]]
-    defaults: dict[str, Any]
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any: ...
-    def register_step_pre_hook(self, hook: Callable[..., None]) -> Any: ...
+LR = float | Tensor  # a learning rate: a number, or a tensor with one element
+Lambdas = Callable[[int], float] | list[Callable[[int], float]]  # functions of the step
 
 
 # --- the base class ------------------------------------------------------------------------------
@@ -76,22 +68,22 @@ class LRScheduler:
 
     _is_initial = False  # while step 0 is taken
     _get_lr_called_within_step = False
+    last_epoch = -1
     _stateful: tuple[str, ...] = ()  # attributes that are objects, saved by what is in them
 
-    def __init__(self, optimizer: OptimizerLike, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = _checked(optimizer)
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", _copy(group["lr"]))
             rule = f"last_epoch needs initial_lr in group {i} (better: use load_state_dict)"
             _require("initial_lr" in group, rule, sorted(group), KeyError)
-        self.base_lrs: list[Rate] = [_copy(group["initial_lr"]) for group in optimizer.param_groups]
+        self.base_lrs: list[LR] = [_copy(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
-        _watch(optimizer)
+        if not hasattr(optimizer, "_scheduled_step"):  # let it note its steps from now on
+            optimizer._scheduled_step = vars(optimizer).get("step")
+            optimizer.register_step_pre_hook(_note_step)  # holds no scheduler: no cycle
         self._initial_step()
-
-    def __post_init__(self) -> None:  # for the subclasses that declare their arguments as fields
-        LRScheduler.__init__(self, self.optimizer, self.last_epoch)
 
     def _initial_step(self) -> None:
         self._step_count = 0
@@ -99,11 +91,11 @@ class LRScheduler:
         self.step()
         self._is_initial = False
 
-    def next_lrs(self) -> list[Rate]:
+    def next_lrs(self) -> list[LR]:
         """The new rate of each group, after ``last_epoch`` moved on: the formula of a subclass."""
         raise NotImplementedError(f"{type(self).__name__} must define next_lrs or get_lr")
 
-    def get_lr(self) -> list[Rate]:
+    def get_lr(self) -> list[LR]:
         """The rates ``step()`` is about to write. To read the present ones, use ``get_last_lr()``.
 
         Called by hand it applies the recursion once more to the present rates, hence a warning.
@@ -113,7 +105,7 @@ class LRScheduler:
             warnings.warn("to read the present rates, use get_last_lr()", UserWarning, stacklevel=2)
         return lrs
 
-    def get_last_lr(self) -> list[Rate]:
+    def get_last_lr(self) -> list[LR]:
         """The rates that were last written, one per group."""
         return self._last_lr
 
@@ -143,15 +135,13 @@ class LRScheduler:
         self._get_lr_called_within_step = True
         try:
             lrs = list(self._get_closed_form_lr() if closed_form else self.get_lr())
-            groups = self.optimizer.param_groups
-            rule = f"one rate for each of {len(groups)} groups is needed (was one added later?)"
-            _require(len(lrs) == len(groups), rule, lrs)
+            lrs = _per_group("the rates (was a group added later?)", lrs, self.optimizer)
         except Exception:
             self.last_epoch = epoch_before
             raise
         finally:
             self._get_lr_called_within_step = False
-        for group, lr in zip(groups, lrs, strict=True):
+        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
             _set_lr(group, lr)
         self._last_lr = _present_lrs(self.optimizer)
 
@@ -181,7 +171,9 @@ def _require_positive_int(name: str, value: Any) -> None:
 
 
 def _checked(optimizer: Any) -> Any:
-    _require(isinstance(optimizer, OptimizerLike), "expected an optimizer", optimizer, TypeError)
+    # PyTorch's optimizers are welcome too: what has these two will do.
+    good = all(hasattr(optimizer, name) for name in ("param_groups", "register_step_pre_hook"))
+    _require(good, "expected an optimizer", optimizer, TypeError)
     return optimizer
 
 
@@ -189,11 +181,11 @@ def _copy(x: Any) -> Any:
     return x.clone() if isinstance(x, Tensor) else x
 
 
-def _present_lrs(optimizer: OptimizerLike) -> list[Rate]:
+def _present_lrs(optimizer: Optimizer) -> list[LR]:
     return [_copy(group["lr"]) for group in optimizer.param_groups]
 
 
-def _set_lr(group: dict[str, Any], lr: Rate) -> None:
+def _set_lr(group: dict[str, Any], lr: LR) -> None:
     """Write a rate. A tensor is filled in place, because compiled steps hold on to it."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(lr.squeeze() if isinstance(lr, Tensor) else lr)
@@ -201,23 +193,16 @@ def _set_lr(group: dict[str, Any], lr: Rate) -> None:
         group["lr"] = _copy(lr)
 
 
-def _per_group(name: str, value: Any, optimizer: OptimizerLike) -> list[Any]:
+def _per_group(name: str, value: Any, optimizer: Optimizer) -> list[Any]:
     """One value for each parameter group: a list as it is, or else copies of the one value."""
     count = len(optimizer.param_groups)
     values = value if isinstance(value, (list, tuple)) else [value] * count
-    _require(len(values) == count, f"{name} must be one value, or one for each group", value)
+    _require(len(values) == count, f"{name} must be one value, or one per group", value)
     return [_copy(x) for x in values]
 
 
 def _note_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     optimizer._opt_called = True
-
-
-def _watch(optimizer: Any) -> None:
-    """Let the optimizer note its steps from now on. The hook holds no scheduler: no cycle."""
-    if not hasattr(optimizer, "_scheduled_step"):
-        optimizer._scheduled_step = vars(optimizer).get("step")
-        optimizer.register_step_pre_hook(_note_step)
 
 
 def _warn_about_order(optimizer: Any) -> None:
@@ -241,8 +226,8 @@ def _state_of(x: Any) -> Any:
 
 def _load_into(x: Any, state: Any) -> None:
     if isinstance(state, list):
-        for i, state_of_item in enumerate(state):
-            _load_into(x[i], state_of_item)
+        for item, state_of_item in zip(x, state, strict=False):
+            _load_into(item, state_of_item)
     elif hasattr(x, "get_last_lr"):
         x.load_state_dict(state)
     elif state is not None:
@@ -252,27 +237,51 @@ def _load_into(x: Any, state: Any) -> None:
 # --- schedules with a closed form, which run as a recursion --------------------------------------
 
 
-@dataclass(eq=False)
-class _Recursive(LRScheduler):
-    """A schedule that has two forms. Its fields are the constructor's arguments.
+class _Declared(LRScheduler):
+    """A schedule whose closed form is a function of ``(t, base_lr, ...)``.
+
+    The signature of that function is the declaration: its options become the arguments of the
+    constructor, ``(optimizer, ..., last_epoch=-1)``, and attributes of the scheduler.
+    """
+
+    closed_form: Callable[..., LR]
+
+    def __init_subclass__(cls) -> None:
+        if "closed_form" in vars(cls):
+            _, optimizer, last_epoch = inspect.signature(LRScheduler.__init__).parameters.values()
+            _, _, *options = inspect.signature(cls.closed_form).parameters.values()
+            cls.__signature__ = inspect.Signature([optimizer, *options, last_epoch])
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        bound = self.__signature__.bind(*args, **kwargs)
+        bound.apply_defaults()
+        vars(self).update(bound.arguments)
+        self.check()
+        super().__init__(self.optimizer, self.last_epoch)
+
+    def check(self) -> None:
+        """Raise an error if an argument is bad."""
+
+
+class _Recursive(_Declared):
+    """A schedule that has two forms.
 
     ``step()`` runs the recursion, ``new rate = present rate * ratio(t)``. It keeps whatever others
     did to the rate. ``closed_form(t, base_lr, ...)`` computes the rate from the initial one and
     forgets all that; it serves ``step(epoch)``, and a ``SequentialLR`` when it switches schedules.
     """
 
-    optimizer: OptimizerLike = field(repr=False)
-
-    def next_lrs(self) -> list[Rate]:
+    def next_lrs(self) -> list[LR]:
         ratio = self.ratio(self.last_epoch)
         return [group["lr"] * ratio for group in self.optimizer.param_groups]
 
-    def _get_closed_form_lr(self) -> list[Rate]:
-        options = [getattr(self, f.name) for f in fields(self)[1:-1]]  # not optimizer, last_epoch
-        return [self.closed_form(self.last_epoch, base_lr, *options) for base_lr in self.base_lrs]
+    def _get_closed_form_lr(self) -> list[LR]:
+        _, *names, _ = self.__signature__.parameters
+        options = {name: getattr(self, name) for name in names}
+        return [self.closed_form(self.last_epoch, base_lr, **options) for base_lr in self.base_lrs]
 
 
-def step_lr(t: float, base_lr: Rate, step_size: int, gamma: float = 0.1) -> Rate:
+def step_lr(t: float, base_lr: LR, step_size: int, gamma: float = 0.1) -> LR:
     """Multiply the rate by ``gamma`` every ``step_size`` steps: a staircase.
 
     Args:
@@ -284,7 +293,6 @@ def step_lr(t: float, base_lr: Rate, step_size: int, gamma: float = 0.1) -> Rate
     return base_lr * gamma ** (t // step_size)
 
 
-@dataclass(eq=False)
 class StepLR(_Recursive):
     """Multiply the rate by ``gamma`` every ``step_size`` steps, see `step_lr`.
 
@@ -299,16 +307,13 @@ class StepLR(_Recursive):
     Source: ``torch.optim.lr_scheduler.StepLR``.
     """
 
-    step_size: int
-    gamma: float = 0.1
-    last_epoch: int = -1
     closed_form = staticmethod(step_lr)
 
     def ratio(self, t: int) -> float:
         return 1 if t == 0 or t % self.step_size else self.gamma
 
 
-def multi_step_lr(t: float, base_lr: Rate, milestones: Iterable[int], gamma: float = 0.1) -> Rate:
+def multi_step_lr(t: float, base_lr: LR, milestones: Iterable[int], gamma: float = 0.1) -> LR:
     """Multiply the rate by ``gamma`` at each of the ``milestones``.
 
     Args:
@@ -320,7 +325,6 @@ def multi_step_lr(t: float, base_lr: Rate, milestones: Iterable[int], gamma: flo
     return base_lr * gamma ** sum(milestone <= t for milestone in Counter(milestones).elements())
 
 
-@dataclass(eq=False)
 class MultiStepLR(_Recursive):
     """Multiply the rate by ``gamma`` at each of the ``milestones``, see `multi_step_lr`.
 
@@ -339,22 +343,18 @@ class MultiStepLR(_Recursive):
     Source: ``torch.optim.lr_scheduler.MultiStepLR``.
     """
 
-    milestones: Iterable[int]
-    gamma: float = 0.1
-    last_epoch: int = -1
     closed_form = staticmethod(multi_step_lr)
 
-    def __post_init__(self) -> None:
-        several = isinstance(self.milestones, Iterable)
-        _require(several, "milestones must be a list of steps", self.milestones, TypeError)
+    def check(self) -> None:
+        rule = "milestones must be a list of steps (for a fixed period take StepLR)"
+        _require(hasattr(self.milestones, "__iter__"), rule, self.milestones, TypeError)
         self.milestones = Counter(self.milestones)
-        super().__post_init__()
 
     def ratio(self, t: int) -> float:
         return self.gamma ** self.milestones[t] if t in self.milestones else 1
 
 
-def exponential_lr(t: float, base_lr: Rate, gamma: float) -> Rate:
+def exponential_lr(t: float, base_lr: LR, gamma: float) -> LR:
     """Multiply the rate by ``gamma`` at every step.
 
     Args:
@@ -365,7 +365,6 @@ def exponential_lr(t: float, base_lr: Rate, gamma: float) -> Rate:
     return base_lr * gamma**t
 
 
-@dataclass(eq=False)
 class ExponentialLR(_Recursive):
     """Multiply the rate by ``gamma`` at every step, see `exponential_lr`.
 
@@ -376,15 +375,13 @@ class ExponentialLR(_Recursive):
     Source: ``torch.optim.lr_scheduler.ExponentialLR``.
     """
 
-    gamma: float
-    last_epoch: int = -1
     closed_form = staticmethod(exponential_lr)
 
     def ratio(self, t: int) -> float:
         return 1 if self._is_initial else self.gamma
 
 
-def cosine_annealing_lr(t: float, base_lr: Rate, T_max: float, eta_min: float = 0.0) -> Rate:
+def cosine_annealing_lr(t: float, base_lr: LR, T_max: int, eta_min: float = 0.0) -> LR:
     """Go from ``base_lr`` down to ``eta_min`` along half a cosine, in ``T_max`` steps.
 
     Args:
@@ -398,7 +395,6 @@ def cosine_annealing_lr(t: float, base_lr: Rate, T_max: float, eta_min: float = 
     return eta_min + (base_lr - eta_min) * (1 + math.cos(math.pi * t / T_max)) / 2
 
 
-@dataclass(eq=False)
 class CosineAnnealingLR(_Recursive):
     """Go down to ``eta_min`` along half a cosine, see `cosine_annealing_lr`.
 
@@ -414,12 +410,9 @@ class CosineAnnealingLR(_Recursive):
     Source: ``torch.optim.lr_scheduler.CosineAnnealingLR``; Loshchilov and Hutter, "SGDR", 2017.
     """
 
-    T_max: int
-    eta_min: float = 0.0
-    last_epoch: int = -1
     closed_form = staticmethod(cosine_annealing_lr)
 
-    def next_lrs(self) -> list[Rate]:
+    def next_lrs(self) -> list[LR]:
         t, T_max, eta_min = self.last_epoch, self.T_max, self.eta_min
         lrs = _present_lrs(self.optimizer)
         if self._is_initial:
@@ -434,7 +427,7 @@ class CosineAnnealingLR(_Recursive):
         return [ratio * (lr - eta_min) + eta_min for lr in lrs]
 
 
-def constant_lr(t: float, base_lr: Rate, factor: float = 1 / 3, total_iters: int = 5) -> Rate:
+def constant_lr(t: float, base_lr: LR, factor: float = 1.0 / 3, total_iters: int = 5) -> LR:
     """``factor * base_lr`` for the first ``total_iters`` steps, ``base_lr`` from then on.
 
     Args:
@@ -446,7 +439,6 @@ def constant_lr(t: float, base_lr: Rate, factor: float = 1 / 3, total_iters: int
     return base_lr * (factor + (t >= total_iters) * (1 - factor))
 
 
-@dataclass(eq=False)
 class ConstantLR(_Recursive):
     """Reduce the rate to ``factor`` of itself for ``total_iters`` steps, see `constant_lr`.
 
@@ -462,14 +454,10 @@ class ConstantLR(_Recursive):
     Source: ``torch.optim.lr_scheduler.ConstantLR``.
     """
 
-    factor: float = 1.0 / 3
-    total_iters: int = 5
-    last_epoch: int = -1
     closed_form = staticmethod(constant_lr)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _require(0 <= self.factor <= 1, "factor must be in [0, 1]", self.factor)
-        super().__post_init__()
 
     def ratio(self, t: int) -> float:
         if t == 0:
@@ -478,8 +466,8 @@ class ConstantLR(_Recursive):
 
 
 def linear_lr(
-    t: float, base_lr: Rate, start_factor: float, end_factor: float, total_iters: int
-) -> Rate:
+    t: int, base_lr: LR, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
+) -> LR:
     """Go in a straight line from ``start_factor * base_lr`` to ``end_factor * base_lr``.
 
     Args:
@@ -492,7 +480,6 @@ def linear_lr(
     return base_lr * (start_factor + rise * min(total_iters, t) / total_iters)
 
 
-@dataclass(eq=False)
 class LinearLR(_Recursive):
     """Go in a straight line between two multiples of the rate, see `linear_lr`.
 
@@ -511,16 +498,11 @@ class LinearLR(_Recursive):
     Source: ``torch.optim.lr_scheduler.LinearLR``.
     """
 
-    start_factor: float = 1.0 / 3
-    end_factor: float = 1.0
-    total_iters: int = 5
-    last_epoch: int = -1
     closed_form = staticmethod(linear_lr)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _require(0 < self.start_factor <= 1, "start_factor must be in (0, 1]", self.start_factor)
         _require(0 <= self.end_factor <= 1, "end_factor must be in [0, 1]", self.end_factor)
-        super().__post_init__()
 
     def ratio(self, t: int) -> float:
         if t == 0:
@@ -531,7 +513,7 @@ class LinearLR(_Recursive):
         return 1.0 + rise / (self.total_iters * self.start_factor + (t - 1) * rise)
 
 
-def polynomial_lr(t: float, base_lr: Rate, total_iters: int = 5, power: float = 1.0) -> Rate:
+def polynomial_lr(t: float, base_lr: LR, total_iters: int = 5, power: float = 1.0) -> LR:
     """Go from ``base_lr`` to 0 in ``total_iters`` steps along ``(1 - t / total_iters) ** power``.
 
     Args:
@@ -543,7 +525,6 @@ def polynomial_lr(t: float, base_lr: Rate, total_iters: int = 5, power: float = 
     return base_lr * (1.0 - min(total_iters, t) / total_iters) ** power
 
 
-@dataclass(eq=False)
 class PolynomialLR(_Recursive):
     """Go to 0 along a power of the remaining share of steps, see `polynomial_lr`.
 
@@ -558,9 +539,6 @@ class PolynomialLR(_Recursive):
     Source: ``torch.optim.lr_scheduler.PolynomialLR``.
     """
 
-    total_iters: int = 5
-    power: float = 1.0
-    last_epoch: int = -1
     closed_form = staticmethod(polynomial_lr)
 
     def ratio(self, t: int) -> float:
@@ -578,9 +556,7 @@ class _Lambdas(LRScheduler):
 
     _stateful = ("lr_lambdas",)
 
-    def __init__(
-        self, optimizer: OptimizerLike, lr_lambda: Factor | list[Factor], last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, lr_lambda: Lambdas, last_epoch: int = -1) -> None:
         self.lr_lambdas = _per_group("lr_lambda", lr_lambda, optimizer)
         for fn in self.lr_lambdas:
             _require(callable(fn), "lr_lambda must be a function of the step", fn, TypeError)
@@ -603,7 +579,7 @@ class LambdaLR(_Lambdas):
     Source: ``torch.optim.lr_scheduler.LambdaLR``.
     """
 
-    def next_lrs(self) -> list[Rate]:
+    def next_lrs(self) -> list[LR]:
         pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
         return [base_lr * fn(self.last_epoch) for base_lr, fn in pairs]
 
@@ -622,18 +598,17 @@ class MultiplicativeLR(_Lambdas):
     Source: ``torch.optim.lr_scheduler.MultiplicativeLR``.
     """
 
-    def next_lrs(self) -> list[Rate]:
-        lrs = _present_lrs(self.optimizer)
+    def next_lrs(self) -> list[LR]:
         if self._is_initial:
-            return lrs
-        pairs = zip(lrs, self.lr_lambdas, strict=True)
-        return [lr * fn(self.last_epoch) for lr, fn in pairs]
+            return _present_lrs(self.optimizer)
+        pairs = zip(self.optimizer.param_groups, self.lr_lambdas, strict=True)
+        return [group["lr"] * fn(self.last_epoch) for group, fn in pairs]
 
 
 # --- schedules that come round again -------------------------------------------------------------
 
 
-def warm_restarts_lr(t: float, base_lr: Rate, T_0: int, T_mult: int, eta_min: float = 0.0) -> Rate:
+def warm_restarts_lr(t: float, base_lr: LR, T_0: int, T_mult: int = 1, eta_min: float = 0.0) -> LR:
     """Go down half a cosine again and again, each time ``T_mult`` times as long.
 
     Args:
@@ -651,8 +626,7 @@ def warm_restarts_lr(t: float, base_lr: Rate, T_0: int, T_mult: int, eta_min: fl
     return cosine_annealing_lr(t - start, base_lr, T_i, eta_min)
 
 
-@dataclass(eq=False)
-class CosineAnnealingWarmRestarts(LRScheduler):
+class CosineAnnealingWarmRestarts(_Declared):
     """Cosine annealing with restarts, see `warm_restarts_lr`.
 
     Args:
@@ -670,21 +644,15 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Source: ``torch.optim.lr_scheduler.CosineAnnealingWarmRestarts``.
     """
 
-    optimizer: OptimizerLike = field(repr=False)
-    T_0: int
-    T_mult: int = 1
-    eta_min: float = 0.0
-    last_epoch: int = -1
+    closed_form = staticmethod(warm_restarts_lr)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _require_positive_int("T_0", self.T_0)
         _require_positive_int("T_mult", self.T_mult)
         _require(isinstance(self.eta_min, (float, int)), "eta_min must be a number", self.eta_min)
-        self.T_i = self.T_0
-        self.T_cur: float = self.last_epoch
-        super().__post_init__()
+        self.T_i, self.T_cur = self.T_0, self.last_epoch
 
-    def next_lrs(self) -> list[Rate]:
+    def next_lrs(self) -> list[LR]:
         T_cur, T_i, eta_min = self.T_cur, self.T_i, self.eta_min
         return [cosine_annealing_lr(T_cur, base_lr, T_i, eta_min) for base_lr in self.base_lrs]
 
@@ -722,19 +690,26 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 class _Cycling(LRScheduler):
     """A schedule that may also cycle the momentum, against the rate."""
 
-    def _plan(self, cycle_momentum: bool, base_momentum: Any, max_momentum: Any) -> list[dict]:
-        """What to write into each group at the start, after a look whether it has a momentum."""
+    def _plan(self, cycle_momentum: bool, base_momentum: Any, max_momentum: Any) -> dict[str, list]:
+        """The momentum ranges to write into the groups, after a look whether they have any."""
         self.cycle_momentum = cycle_momentum
         if not cycle_momentum:
-            return [{} for group in self.optimizer.param_groups]
+            return {}
         defaults = self.optimizer.defaults
         rule = "cycle_momentum=True needs an option momentum or betas"
         _require("momentum" in defaults or "betas" in defaults, rule, list(defaults))
         self.use_beta1 = "betas" in defaults  # Adam's momentum is called betas[0]
-        lows = _per_group("base_momentum", base_momentum, self.optimizer)
-        highs = _per_group("max_momentum", max_momentum, self.optimizer)
-        pairs = zip(lows, highs, strict=True)
-        return [{"max_momentum": high, "base_momentum": low} for low, high in pairs]
+        ranges = {"base_momentum": base_momentum, "max_momentum": max_momentum}
+        return {name: _per_group(name, value, self.optimizer) for name, value in ranges.items()}
+
+    def _start(self, news: dict[str, list], last_epoch: int) -> None:
+        """Write what is new into the groups, now that all arguments are known to be good."""
+        if last_epoch == -1:
+            for i, group in enumerate(self.optimizer.param_groups):
+                new = {name: values[i] for name, values in news.items()}
+                _set_lr(group, new.pop("lr", group["lr"]))
+                group.update(new)
+        super().__init__(self.optimizer, last_epoch)
 
     def _write_momentums(self, momentums: list[float]) -> None:
         for group, momentum in zip(self.optimizer.param_groups, momentums, strict=True):
@@ -745,8 +720,8 @@ class _Cycling(LRScheduler):
 
 
 def cyclic_lr(
-    t: float, base_lr: Rate, max_lr: Rate, total_size: float, step_ratio: float, scale: float = 1.0
-) -> Rate:
+    t: float, base_lr: LR, max_lr: LR, total_size: float, step_ratio: float, scale: float = 1.0
+) -> LR:
     """Go up from ``base_lr`` to ``max_lr`` and down again, in straight lines, for ever.
 
     Args:
@@ -797,7 +772,7 @@ class CyclicLR(_Cycling):
 
     def __init__(
         self,
-        optimizer: OptimizerLike,
+        optimizer: Optimizer,
         base_lr: float | list[float],
         max_lr: float | list[float],
         step_size_up: int = 2000,
@@ -824,37 +799,28 @@ class CyclicLR(_Cycling):
         self.max_lrs = _per_group("max_lr", max_lr, optimizer)
         news = self._plan(cycle_momentum, base_momentum, max_momentum)
         if cycle_momentum:
-            self.base_momentums = [new["base_momentum"] for new in news]
-            self.max_momentums = [new["max_momentum"] for new in news]
-        if last_epoch == -1:  # all arguments are good: now write
-            for group, lr, new in zip(optimizer.param_groups, base_lrs, news, strict=True):
-                _set_lr(group, lr)
-                group.update(new)
-        super().__init__(optimizer, last_epoch)
+            self.base_momentums, self.max_momentums = news.values()
+        self._start({"lr": base_lrs, **news}, last_epoch)
         self.base_lrs = base_lrs
 
     def scale_fn(self, x: float) -> float:
-        """Height of the cycle as a share of ``max_lr - base_lr``, in cycle ``x`` or at step ``x``."""
+        """Height of cycle ``x``, or at step ``x``, as a share of ``max_lr - base_lr``."""
         if self._scale_fn_custom is not None:
             return self._scale_fn_custom(x)
         if self.mode == "exp_range":
             return self.gamma**x
         return 0.5 ** (x - 1) if self.mode == "triangular2" else 1.0
 
-    def next_lrs(self) -> list[Rate]:
+    def next_lrs(self) -> list[LR]:
         t, total_size = self.last_epoch, self.total_size
         x = math.floor(1 + t / total_size) if self.scale_mode == "cycle" else t
 
-        def between(starts: list[Any], turns: list[Any]) -> list[Any]:
-            pairs = zip(starts, turns, strict=True)
-            return [
-                cyclic_lr(t, start, turn, total_size, self.step_ratio, self.scale_fn(x))
-                for start, turn in pairs
-            ]
+        def at(start: Any, turn: Any) -> Any:
+            return cyclic_lr(t, start, turn, total_size, self.step_ratio, self.scale_fn(x))
 
-        lrs = between(self.base_lrs, self.max_lrs)
+        lrs = list(map(at, self.base_lrs, self.max_lrs))
         if self.cycle_momentum:
-            self._write_momentums(between(self.max_momentums, self.base_momentums))
+            self._write_momentums(list(map(at, self.max_momentums, self.base_momentums)))
         return lrs
 
 
@@ -871,9 +837,7 @@ def anneal_linear(start: Any, end: Any, share: float) -> Any:
 ANNEAL = {"cos": anneal_cos, "linear": anneal_linear}
 
 
-def one_cycle_lr(
-    t: float, lrs: Sequence[Rate], ends: Sequence[float], anneal_strategy: str
-) -> Rate:
+def one_cycle_lr(t: float, lrs: Sequence[LR], ends: Sequence[float], anneal_strategy: str) -> LR:
     """Go through ``lrs``, one after the other: up to the highest rate, down to a far smaller one.
 
     Args:
@@ -925,7 +889,7 @@ class OneCycleLR(_Cycling):
 
     def __init__(
         self,
-        optimizer: OptimizerLike,
+        optimizer: Optimizer,
         max_lr: float | list[float],
         total_steps: int | None = None,
         epochs: int | None = None,
@@ -948,26 +912,22 @@ class OneCycleLR(_Cycling):
             total_steps = epochs * steps_per_epoch
         _require_positive_int("total_steps", total_steps)
         self.total_steps = total_steps
-        top = float(pct_start * total_steps) - 1
-        self._schedule_phases = _schedule_phases(total_steps, top, three_phase)
+        self._schedule_phases = _schedule_phases(total_steps, pct_start, three_phase)
         good = isinstance(pct_start, float) and 0 <= pct_start <= 1
         _require(good, "pct_start must be a float in [0, 1]", pct_start)
-        known = anneal_strategy in list(ANNEAL)
-        _require(known, f"anneal_strategy must be one of {list(ANNEAL)}", anneal_strategy)
+        _require(anneal_strategy in [*ANNEAL], f"choose one of {[*ANNEAL]}", anneal_strategy)
         self._anneal_func_type = anneal_strategy
         news = self._plan(cycle_momentum, base_momentum, max_momentum)
-        for new, lr in zip(news, _per_group("max_lr", max_lr, optimizer), strict=True):
-            new |= {"initial_lr": lr / div_factor, "max_lr": lr}
-            new["min_lr"] = new["initial_lr"] / final_div_factor
-        if last_epoch == -1:  # all arguments are good: now write
-            _require(top != 0, "pct_start * total_steps must not be 1", 1, ZeroDivisionError)
-            for group, new in zip(optimizer.param_groups, news, strict=True):
-                group.update(new)
-        super().__init__(optimizer, last_epoch)
+        news["max_lr"] = _per_group("max_lr", max_lr, optimizer)
+        news["initial_lr"] = [lr / div_factor for lr in news["max_lr"]]
+        news["min_lr"] = [lr / final_div_factor for lr in news["initial_lr"]]
+        good = self._schedule_phases[0]["end_step"] != 0 or last_epoch != -1
+        _require(good, "pct_start * total_steps must differ from 1", pct_start, ZeroDivisionError)
+        self._start(news, last_epoch)
 
-    def next_lrs(self) -> list[Rate]:
+    def next_lrs(self) -> list[LR]:
         t, groups = self.last_epoch, self.optimizer.param_groups
-        _require(t <= self.total_steps, f"at most total_steps={self.total_steps} can be made", t)
+        _require(t <= self.total_steps, f"step at most total_steps={self.total_steps} times", t)
         i, share = _phase(t, [phase["end_step"] for phase in self._schedule_phases])
         phase, anneal = self._schedule_phases[i], ANNEAL[self._anneal_func_type]
         if self.cycle_momentum:
@@ -977,8 +937,9 @@ class OneCycleLR(_Cycling):
         return [anneal(group[start], group[end], share) for group in groups]
 
 
-def _schedule_phases(total_steps: int, top: float, three_phase: bool) -> list[dict[str, Any]]:
+def _schedule_phases(total_steps: int, pct_start: float, three_phase: bool) -> list[dict[str, Any]]:
     """The step each phase ends at, and the names of the values it leads from and to."""
+    top = float(pct_start * total_steps) - 1
     ends = [top, 2 * top, total_steps - 1] if three_phase else [top, total_steps - 1]
     lrs = ["initial_lr", "max_lr", *["initial_lr"] * bool(three_phase), "min_lr"]
     momentums = ["max_momentum", "base_momentum", "max_momentum", "max_momentum"]
@@ -990,6 +951,7 @@ def _schedule_phases(total_steps: int, top: float, three_phase: bool) -> list[di
 # --- a schedule that looks at a metric -----------------------------------------------------------
 
 
+@dataclass(eq=False, repr=False)
 class ReduceLROnPlateau(LRScheduler):
     """Multiply the rate by ``factor`` when a metric has not improved for ``patience`` steps.
 
@@ -1019,39 +981,31 @@ class ReduceLROnPlateau(LRScheduler):
     Source: ``torch.optim.lr_scheduler.ReduceLROnPlateau``.
     """
 
-    def __init__(
-        self,
-        optimizer: OptimizerLike,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: float | list[float] = 0,
-        eps: float = 1e-8,
-    ) -> None:
-        _require(not factor >= 1.0, "factor must be less than 1", factor)
-        self.optimizer = _checked(optimizer)
-        self.min_lrs = _per_group("min_lr", min_lr, optimizer)
-        self.default_min_lr = None if isinstance(min_lr, (list, tuple)) else min_lr
-        self.factor, self.patience, self.cooldown, self.eps = factor, patience, cooldown, eps
-        self.last_epoch = 0
-        self._last_lr = _present_lrs(optimizer)
-        self._init_is_better(mode, threshold, threshold_mode)
-        self._reset()
+    optimizer: Optimizer
+    mode: str = "min"
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    threshold_mode: str = "rel"
+    cooldown: int = 0
+    min_lr: InitVar[float | list[float]] = 0
+    eps: float = 1e-8
 
-    def _init_is_better(self, mode: str, threshold: float, threshold_mode: str) -> None:
-        for value, allowed in (mode, ["min", "max"]), (threshold_mode, ["rel", "abs"]):
+    def __post_init__(self, min_lr: float | list[float]) -> None:
+        _require(not self.factor >= 1.0, "factor must be less than 1", self.factor)
+        self.min_lrs = _per_group("min_lr", min_lr, _checked(self.optimizer))
+        self.default_min_lr = None if isinstance(min_lr, (list, tuple)) else min_lr
+        for value, allowed in (self.mode, ["min", "max"]), (self.threshold_mode, ["rel", "abs"]):
             error = ValueError if isinstance(value, str) else TypeError
             _require(value in allowed, f"a mode must be one of {allowed}", value, error)
-        self.mode, self.threshold, self.threshold_mode = mode, threshold, threshold_mode
-        self.mode_worse = math.inf if mode == "min" else -math.inf
+        self.mode_worse = math.inf if self.mode == "min" else -math.inf
+        self.last_epoch = 0
+        self._last_lr = _present_lrs(self.optimizer)
+        self._reset()
 
     def _reset(self) -> None:
         self.best = self.mode_worse
-        self.cooldown_counter = 0
-        self.num_bad_epochs = 0
+        self.cooldown_counter = self.num_bad_epochs = 0
 
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
         """Look at the metric of this epoch, and reduce the rate if patience has run out.
@@ -1065,13 +1019,10 @@ class ReduceLROnPlateau(LRScheduler):
             warnings.warn(EPOCH_IS_DEPRECATED, UserWarning, stacklevel=2)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
 
-        self.num_bad_epochs += 1
-        if self._is_better(current, self.best):
-            self.best = current
-            self.num_bad_epochs = 0
-        if self.in_cooldown:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
+        better = self._is_better(current, self.best)
+        self.best = current if better else self.best
+        self.num_bad_epochs = 0 if better or self.in_cooldown else self.num_bad_epochs + 1
+        self.cooldown_counter -= self.in_cooldown
         if self.num_bad_epochs > self.patience:
             self._reduce_lr()
             self.cooldown_counter = self.cooldown
@@ -1101,10 +1052,6 @@ class ReduceLROnPlateau(LRScheduler):
             if lr - reduced > self.eps:
                 _set_lr(group, reduced)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._init_is_better(self.mode, self.threshold, self.threshold_mode)
-
 
 # --- several schedulers as one -------------------------------------------------------------------
 
@@ -1114,7 +1061,7 @@ class _Combined(LRScheduler):
 
     _stateful = ("_schedulers",)
 
-    def _adopt(self, optimizer: OptimizerLike, schedulers: Sequence[LRScheduler]) -> None:
+    def _adopt(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler]) -> None:
         _require(len(schedulers) > 0, "expected at least one scheduler", schedulers)
         for scheduler in schedulers:
             _require(hasattr(scheduler, "optimizer"), "expected a scheduler", scheduler, TypeError)
@@ -1147,11 +1094,7 @@ class SequentialLR(_Combined):
     """
 
     def __init__(
-        self,
-        optimizer: OptimizerLike,
-        schedulers: list[LRScheduler],
-        milestones: list[int],
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, schedulers: list, milestones: list[int], last_epoch: int = -1
     ) -> None:
         self._adopt(optimizer, schedulers)
         rule = f"expected {len(schedulers) - 1} milestones, one before each scheduler but the first"
@@ -1159,7 +1102,7 @@ class SequentialLR(_Combined):
         self._milestones = milestones
         self.last_epoch = last_epoch + 1
         first = schedulers[bisect_right(milestones, 0)]
-        # Each scheduler took its step 0 when it was built: undo that, and let only the first redo it.
+        # Each scheduler took step 0 when it was built: undo that, and let only the first redo it.
         for group in optimizer.param_groups:
             _set_lr(group, group["initial_lr"])
         self.recursive_undo()
@@ -1205,9 +1148,7 @@ class ChainedScheduler(_Combined):
     Source: ``torch.optim.lr_scheduler.ChainedScheduler``.
     """
 
-    def __init__(
-        self, schedulers: Sequence[LRScheduler], optimizer: OptimizerLike | None = None
-    ) -> None:
+    def __init__(self, schedulers: Sequence, optimizer: Optimizer | None = None) -> None:
         _require(len(schedulers) > 0, "expected at least one scheduler", schedulers)
         self._adopt(optimizer or schedulers[0].optimizer, schedulers)
         self._last_lr = _present_lrs(self.optimizer)
@@ -1221,9 +1162,7 @@ class ChainedScheduler(_Combined):
 
 # --- what exists only because programs lean on it ------------------------------------------------
 
-EPOCH_IS_DEPRECATED = (
-    "step(epoch) is deprecated, and forgets what others did to the rate: use step()"
-)
+EPOCH_IS_DEPRECATED = "step(epoch) is deprecated: call step(), which keeps what others did to lr"
 
 
 class _LRScheduler(LRScheduler):
