@@ -24,7 +24,7 @@ rate is saved with the optimizer, the position in the schedule with the schedule
 import inspect
 import math
 import warnings
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass
@@ -86,8 +86,7 @@ class LRScheduler:
         self._initial_step()
 
     def _initial_step(self) -> None:
-        self._step_count = 0
-        self._is_initial = True
+        self._step_count, self._is_initial = 0, True
         self.step()
         self._is_initial = False
 
@@ -129,19 +128,20 @@ class LRScheduler:
 
     def _update_lr(self, epoch: int | None = None) -> None:
         """Write the rates of the next epoch, or of ``epoch``. Change nothing if that fails."""
-        epoch_before = self.last_epoch
+        groups, epoch_before = self.optimizer.param_groups, self.last_epoch
         self.last_epoch = epoch_before + 1 if epoch is None else epoch
         closed_form = epoch is not None and hasattr(self, "_get_closed_form_lr")
         self._get_lr_called_within_step = True
         try:
             lrs = list(self._get_closed_form_lr() if closed_form else self.get_lr())
-            lrs = _per_group("the rates (was a group added later?)", lrs, self.optimizer)
+            if len(lrs) != len(groups):
+                raise ValueError(f"{lrs} has no rate for a group that was added after building")
         except Exception:
             self.last_epoch = epoch_before
             raise
         finally:
             self._get_lr_called_within_step = False
-        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+        for group, lr in zip(groups, lrs, strict=True):
             _set_lr(group, lr)
         self._last_lr = _present_lrs(self.optimizer)
 
@@ -182,15 +182,16 @@ def _copy(x: Any) -> Any:
 
 
 def _present_lrs(optimizer: Optimizer) -> list[LR]:
-    return [_copy(group["lr"]) for group in optimizer.param_groups]
+    groups = optimizer.param_groups
+    return [lr.clone() if isinstance(lr := group["lr"], Tensor) else lr for group in groups]
 
 
 def _set_lr(group: dict[str, Any], lr: LR) -> None:
     """Write a rate. A tensor is filled in place, because compiled steps hold on to it."""
     if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(lr.squeeze() if isinstance(lr, Tensor) else lr)
+        group["lr"].fill_(lr.squeeze() if isinstance(lr, Tensor) and lr.dim() else lr)
     else:
-        group["lr"] = _copy(lr)
+        group["lr"] = lr
 
 
 def _per_group(name: str, value: Any, optimizer: Optimizer) -> list[Any]:
@@ -273,6 +274,8 @@ class _Recursive(_Declared):
 
     def next_lrs(self) -> list[LR]:
         ratio = self.ratio(self.last_epoch)
+        if ratio == 1:
+            return _present_lrs(self.optimizer)
         return [group["lr"] * ratio for group in self.optimizer.param_groups]
 
     def _get_closed_form_lr(self) -> list[LR]:
@@ -414,17 +417,17 @@ class CosineAnnealingLR(_Recursive):
 
     def next_lrs(self) -> list[LR]:
         t, T_max, eta_min = self.last_epoch, self.T_max, self.eta_min
-        lrs = _present_lrs(self.optimizer)
+        groups = self.optimizer.param_groups
         if self._is_initial:
-            return lrs
+            return _present_lrs(self.optimizer)
         if self._step_count == 1 and t > 0:  # get_lr() called by hand on a resumed scheduler
             return self._get_closed_form_lr()
         if (t - 1 - T_max) % (2 * T_max) == 0:  # one step after the lowest point
-            pairs = zip(lrs, self.base_lrs, strict=True)
+            pairs = zip(groups, self.base_lrs, strict=True)
             turn = 1 - math.cos(math.pi / T_max)
-            return [lr + (base_lr - eta_min) * turn / 2 for lr, base_lr in pairs]
+            return [group["lr"] + (base_lr - eta_min) * turn / 2 for group, base_lr in pairs]
         ratio = (1 + math.cos(math.pi * t / T_max)) / (1 + math.cos(math.pi * (t - 1) / T_max))
-        return [ratio * (lr - eta_min) + eta_min for lr in lrs]
+        return [ratio * (group["lr"] - eta_min) + eta_min for group in groups]
 
 
 def constant_lr(t: float, base_lr: LR, factor: float = 1.0 / 3, total_iters: int = 5) -> LR:
@@ -707,7 +710,7 @@ class _Cycling(LRScheduler):
         if last_epoch == -1:
             for i, group in enumerate(self.optimizer.param_groups):
                 new = {name: values[i] for name, values in news.items()}
-                _set_lr(group, new.pop("lr", group["lr"]))
+                _set_lr(group, _copy(new.pop("lr", group["lr"])))
                 group.update(new)
         super().__init__(self.optimizer, last_epoch)
 
@@ -717,6 +720,12 @@ class _Cycling(LRScheduler):
                 group["betas"] = (momentum, *group["betas"][1:])
             else:
                 group["momentum"] = momentum
+
+
+def triangle(t: float, total_size: float, step_ratio: float) -> float:
+    """A triangular wave: from 0 up to 1 in a share ``step_ratio`` of ``total_size``, down to 0."""
+    x = 1 + t / total_size - math.floor(1 + t / total_size)  # the share of the wave that is over
+    return x / step_ratio if x <= step_ratio else (x - 1) / (step_ratio - 1)
 
 
 def cyclic_lr(
@@ -733,9 +742,7 @@ def cyclic_lr(
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
     """
-    x = 1 + t / total_size - math.floor(1 + t / total_size)  # the share of the cycle that is over
-    height = x / step_ratio if x <= step_ratio else (x - 1) / (step_ratio - 1)
-    return base_lr + (max_lr - base_lr) * height * scale
+    return base_lr + (max_lr - base_lr) * triangle(t, total_size, step_ratio) * scale
 
 
 CYCLE_MODES = {"triangular": "cycle", "triangular2": "cycle", "exp_range": "iterations"}
@@ -812,11 +819,12 @@ class CyclicLR(_Cycling):
         return 0.5 ** (x - 1) if self.mode == "triangular2" else 1.0
 
     def next_lrs(self) -> list[LR]:
-        t, total_size = self.last_epoch, self.total_size
-        x = math.floor(1 + t / total_size) if self.scale_mode == "cycle" else t
+        t = self.last_epoch
+        height = triangle(t, self.total_size, self.step_ratio)
+        x = math.floor(1 + t / self.total_size) if self.scale_mode == "cycle" else t
 
         def at(start: Any, turn: Any) -> Any:
-            return cyclic_lr(t, start, turn, total_size, self.step_ratio, self.scale_fn(x))
+            return start + (turn - start) * height * self.scale_fn(x)
 
         lrs = list(map(at, self.base_lrs, self.max_lrs))
         if self.cycle_momentum:
@@ -854,7 +862,7 @@ def one_cycle_lr(t: float, lrs: Sequence[LR], ends: Sequence[float], anneal_stra
 
 def _phase(t: float, ends: Sequence[float]) -> tuple[int, float]:
     """Which phase step ``t`` lies in, and the share of it that is over."""
-    i = next((i for i, end in enumerate(ends) if t <= end), len(ends) - 1)
+    i = min(bisect_left(ends, t), len(ends) - 1)
     start = ends[i - 1] if i > 0 else 0.0
     return i, (t - start) / (ends[i] - start)
 
@@ -927,7 +935,8 @@ class OneCycleLR(_Cycling):
 
     def next_lrs(self) -> list[LR]:
         t, groups = self.last_epoch, self.optimizer.param_groups
-        _require(t <= self.total_steps, f"step at most total_steps={self.total_steps} times", t)
+        if t > self.total_steps:
+            raise ValueError(f"step at most total_steps={self.total_steps} times, not {t}")
         i, share = _phase(t, [phase["end_step"] for phase in self._schedule_phases])
         phase, anneal = self._schedule_phases[i], ANNEAL[self._anneal_func_type]
         if self.cycle_momentum:
@@ -1021,8 +1030,9 @@ class ReduceLROnPlateau(LRScheduler):
 
         better = self._is_better(current, self.best)
         self.best = current if better else self.best
-        self.num_bad_epochs = 0 if better or self.in_cooldown else self.num_bad_epochs + 1
-        self.cooldown_counter -= self.in_cooldown
+        cooling = self.in_cooldown
+        self.num_bad_epochs = 0 if better or cooling else self.num_bad_epochs + 1
+        self.cooldown_counter -= cooling
         if self.num_bad_epochs > self.patience:
             self._reduce_lr()
             self.cooldown_counter = self.cooldown
@@ -1035,10 +1045,9 @@ class ReduceLROnPlateau(LRScheduler):
         return self.cooldown_counter > 0
 
     def _is_better(self, metric: float, best: float) -> bool:
-        sign = -1 if self.mode == "min" else 1
-        margin = sign * self.threshold
+        margin = self.threshold if self.mode == "max" else -self.threshold
         bar = best * (1.0 + margin) if self.threshold_mode == "rel" else best + margin
-        return metric < bar if self.mode == "min" else metric > bar
+        return metric > bar if self.mode == "max" else metric < bar
 
     def _reduce_lr(self) -> None:
         groups = self.optimizer.param_groups
@@ -1104,7 +1113,7 @@ class SequentialLR(_Combined):
         first = schedulers[bisect_right(milestones, 0)]
         # Each scheduler took step 0 when it was built: undo that, and let only the first redo it.
         for group in optimizer.param_groups:
-            _set_lr(group, group["initial_lr"])
+            _set_lr(group, _copy(group["initial_lr"]))
         self.recursive_undo()
         first._initial_step()
         self._last_lr = first.get_last_lr()
@@ -1149,8 +1158,7 @@ class ChainedScheduler(_Combined):
     """
 
     def __init__(self, schedulers: Sequence, optimizer: Optimizer | None = None) -> None:
-        _require(len(schedulers) > 0, "expected at least one scheduler", schedulers)
-        self._adopt(optimizer or schedulers[0].optimizer, schedulers)
+        self._adopt(optimizer or (schedulers and schedulers[0].optimizer), schedulers)
         self._last_lr = _present_lrs(self.optimizer)
 
     def step(self) -> None:  # type: ignore[override]
