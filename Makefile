@@ -26,9 +26,8 @@ $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 book: $(VENV)/.ready  ## build the site into _build/html, executing what changed
 	@$(BIN)/python tools/build.py
 
-test: $(VENV)/.ready  ## run all tests: pytest over tests/, then every notebook, strictly
-	@$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
-	@$(BIN)/python tools/nbval.py
+test: $(VENV)/.ready  ## run all tests: pytest over tests/, and every notebook, strictly
+	@$(BIN)/python tools/nbval.py --tests
 
 nbval: $(VENV)/.ready  ## only the notebooks: run them, compare every stored output
 	@$(BIN)/python tools/nbval.py

@@ -1,6 +1,7 @@
 """Run every notebook of the book and compare every output with the stored one, strictly.
 
     python tools/nbval.py                  all notebooks under book/
+    python tools/nbval.py --tests          these and the tests under tests/, in one run
     python tools/nbval.py book/NAME.ipynb
 
 Then count: each code cell of each notebook must have been run, compared and found equal. A test
@@ -9,49 +10,64 @@ runner alone would also end well with a notebook that it never collected.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import os
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import nbformat
 from execute import ROOT, find
 
-REPORT = ROOT / "_build" / "reports" / "nbval.xml"
+
+def compare(places: list[Path], report: Path) -> int:
+    """Run pytest with nbval; on two processors, never splitting a notebook over both."""
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", f"--rootdir={ROOT}"]
+    command += ["-c", str(ROOT / "pyproject.toml"), f"--junitxml={report}"]
+    command += ["-o", "junit_family=xunit1"]
+    if len(places) > 1:
+        command += ["-n", "2", "--dist", "loadscope"]
+    environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
+    return subprocess.run([*command, *map(str, places)], cwd=ROOT, env=environment).returncode
+
+
+def count(notebooks: list[Path], report: Path) -> list[str]:
+    """The notebooks of which not every code cell passed."""
+    passed: collections.Counter[Path] = collections.Counter()
+    for case in ET.parse(report).iter("testcase"):
+        if not any(child.tag in ("failure", "error", "skipped") for child in case):
+            passed[(ROOT / case.get("file", "")).resolve()] += 1
+    faults = []
+    cells = 0
+    for path in notebooks:
+        nb = nbformat.read(path, as_version=4)
+        wanted = sum(cell.cell_type == "code" for cell in nb.cells)
+        cells += wanted
+        if passed[path] != wanted or not wanted:
+            faults.append(f"{path.name}: {passed[path]} of {wanted} code cells were compared")
+    if not faults:
+        print(f"All {cells} code cells of {len(notebooks)} notebooks ran and agree.")
+    return faults
 
 
 def main() -> int:
-    paths = [Path(name).resolve() for name in sys.argv[1:]] or find()
-    if not paths:
-        print("no notebook under book/", file=sys.stderr)
-        return 1
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.unlink(missing_ok=True)
-    # loadscope: a notebook is never split over two workers
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "-n", "2", "--dist", "loadscope"]
-    command += [f"--junitxml={REPORT}", "-o", "junit_family=xunit1", *map(str, paths)]
-    code = subprocess.run(command, cwd=ROOT, env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"})
-    if code.returncode:
-        return code.returncode
-    passed: collections.Counter[str] = collections.Counter()
-    for case in ET.parse(REPORT).iter("testcase"):
-        if not any(child.tag in ("failure", "error", "skipped") for child in case):
-            passed[Path(case.get("file", "")).name] += 1
-    faults = []
-    cells = 0
-    for path in paths:
-        nb = nbformat.read(path, as_version=4)
-        wanted = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in nb.cells)
-        cells += wanted
-        if passed[path.name] != wanted or not wanted:
-            faults.append(f"{path.name}: {passed[path.name]} of {wanted} code cells were compared")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all under book/")
+    parser.add_argument("--tests", action="store_true", help="run tests/ too")
+    options = parser.parse_args()
+    notebooks = [path.resolve() for path in options.notebooks] or find()
+    if not notebooks:
+        parser.error("no notebook under book/")
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        code = compare([ROOT / "tests"] * options.tests + notebooks, report)
+        faults = [] if code else count(notebooks, report)
     for fault in faults:
         print(fault, file=sys.stderr)
-    if not faults:
-        print(f"nbval: all {cells} code cells of {len(paths)} notebooks ran and agree.")
-    return 1 if faults else 0
+    return code or bool(faults)
 
 
 if __name__ == "__main__":
