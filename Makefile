@@ -27,10 +27,10 @@ book: $(VENV)/.ready  ## build the site into _build/html, executing what changed
 	@$(BIN)/python tools/build.py
 
 test: $(VENV)/.ready  ## run all tests: pytest over tests/, and every notebook, strictly
-	@$(BIN)/python tools/nbval.py --tests
+	@$(BIN)/python tools/run_tests.py --tests
 
 nbval: $(VENV)/.ready  ## only the notebooks: run them, compare every stored output
-	@$(BIN)/python tools/nbval.py
+	@$(BIN)/python tools/run_tests.py
 
 execute: $(VENV)/.ready  ## run all notebooks and store their outputs
 	@$(BIN)/python tools/execute.py

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 from check_site import check  # noqa: E402
+from run_tests import count  # noqa: E402
 
 
 def notebook(path: Path, *sources: str) -> Path:
@@ -60,22 +61,29 @@ def test_a_cell_that_fails_is_named_and_nothing_is_stored(tmp_path: Path) -> Non
 # --- nbval ----------------------------------------------------------------------------------------
 
 
-def test_what_nbval_sees_and_what_it_would_forget(tmp_path: Path) -> None:
-    """A wrong digit fails and is named; a skipped cell is missed in the count."""
+def test_a_wrong_digit_fails_and_is_named(tmp_path: Path) -> None:
     path = notebook(tmp_path / "a.ipynb", "0.1 + 0.2", "print('ok')")
     assert tool("execute.py", path).returncode == 0
-    sound = path.read_text()
-
-    path.write_text(sound.replace("0.30000000000000004", "0.30000000000000005"))
-    run = tool("nbval.py", path)
+    path.write_text(path.read_text().replace("0.30000000000000004", "0.30000000000000005"))
+    run = tool("run_tests.py", path)
     assert run.returncode != 0
     assert "::Cell 0 - " in run.stdout
     assert "1 failed, 1 passed" in run.stdout
 
-    path.write_text(sound.replace('"keep"', '"nbval-skip"', 1))
-    run = tool("nbval.py", path)
-    assert run.returncode != 0
-    assert "a.ipynb: 1 of 2 code cells were compared" in run.stderr
+
+@pytest.mark.parametrize(("second", "faults"), [("", 0), ("<skipped/>", 1), ("<failure/>", 1)])
+def test_every_code_cell_is_counted(tmp_path: Path, second: str, faults: int) -> None:
+    path = notebook(tmp_path / "a.ipynb", "1", "2")
+    report = tmp_path / "report.xml"
+    cases = f'<testcase file="{path}"/><testcase file="{path}">{second}</testcase>'
+    report.write_text(f"<testsuite>{cases}</testsuite>")
+    assert len(count([path], report)) == faults
+
+
+def test_a_notebook_that_was_not_collected_is_missed(tmp_path: Path) -> None:
+    path = notebook(tmp_path / "a.ipynb", "1", "2")
+    (tmp_path / "report.xml").write_text("<testsuite/>")
+    assert count([path], tmp_path / "report.xml") == ["a.ipynb: 0 of 2 code cells were compared"]
 
 
 # --- the finished site ----------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Run every notebook of the book and compare every output with the stored one, strictly.
 
-    python tools/nbval.py                  all notebooks under book/
-    python tools/nbval.py --tests          these and the tests under tests/, in one run
-    python tools/nbval.py book/NAME.ipynb
+    python tools/run_tests.py                  all notebooks under book/
+    python tools/run_tests.py --tests          these and the tests under tests/, in one run
+    python tools/run_tests.py book/NAME.ipynb
 
 Then count: each code cell of each notebook must have been run, compared and found equal. A test
 runner alone would also end well with a notebook that it never collected.
@@ -27,7 +27,7 @@ def compare(places: list[Path], report: Path) -> int:
     """Run pytest with nbval; on two processors, never splitting a notebook over both."""
     command = [sys.executable, "-m", "pytest", "-q", "--nbval", f"--rootdir={ROOT}"]
     command += ["-c", str(ROOT / "pyproject.toml"), f"--junitxml={report}"]
-    command += ["-o", "junit_family=xunit1"]
+    command += ["-o", "junit_family=xunit1"]  # this form names the file of each case
     if len(places) > 1:
         command += ["-n", "2", "--dist", "loadscope"]
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
