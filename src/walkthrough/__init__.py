@@ -1,4 +1,4 @@
-"""What the book needs around `minioptim`: surfaces to walk on, data, figures, parity tables, panels.
+"""What the book needs around `minioptim`: surfaces, data, figures, parity tables, panels.
 
 A chapter begins with::
 

@@ -1,4 +1,4 @@
-"""Real data without a download: the 8×8 images of handwritten digits that come with scikit-learn."""
+"""Real data without a download: the 8×8 images of handwritten digits of scikit-learn."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

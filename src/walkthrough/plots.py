@@ -223,10 +223,9 @@ def reference_lines(
     """Thin lines across the axes with a name: what theory says, to compare with."""
     for name, x in (at or {}).items():
         ax.axvline(x, color="#555555", linewidth=1, linestyle=":")
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
         ax.annotate(
-            name, (x, 0.97), (3, 0), xycoords=("data", "axes fraction"), color="#444444",
-            textcoords="offset points", ha="left", va="top", fontsize=10, bbox=box,
+            name, (x, 1), (0, 2), xycoords=("data", "axes fraction"), color="#444444",
+            textcoords="offset points", ha="center", va="bottom", fontsize=10,
         )  # fmt: skip
     for name, y in (level or {}).items():
         ax.axhline(y, color="#555555", linewidth=1, linestyle=":")
@@ -397,7 +396,7 @@ def drawing(optimizer: Any, names: Mapping[torch.Tensor, str]) -> None:
     for x, text in ((15, "param_groups"), (50, "the parameters"), (85, "state")):
         ax.text(x, 96, text, ha="center", weight="bold", fontsize=11)
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    gap = 90 / len(params)
+    gap = 76 / len(params)
     heights = {id(p): 91 - gap * (i + 0.5) for i, p in enumerate(params)}  # of the middle of a box
     tall = min(14.0, 0.75 * gap)
     for p in params:
@@ -408,12 +407,15 @@ def drawing(optimizer: Any, names: Mapping[torch.Tensor, str]) -> None:
     for i, group in enumerate(optimizer.param_groups):
         options = _options(group, optimizer.defaults)
         middle = sum(heights[id(p)] for p in group["params"]) / len(group["params"])
-        _box(
-            ax, 1, middle, 28, 9 + 5 * options.count("\n") + 5, f"group {i}\n{options}", COLOURS[1]
-        )
+        height = 14 + 5 * options.count("\n")
+        _box(ax, 1, middle, 28, height, f"group {i}\n{options}", COLOURS[1])
         for p in group["params"]:
             _arrow(ax, (29, middle), (36, heights[id(p)]), COLOURS[1])
         says[f"group {i}"] = " ".join(names[p] for p in group["params"])
+        bottom = middle - height / 2
+    _box(ax, 1, 7, 28, 12, f"defaults\n{len(optimizer.defaults)} options", "#555555")
+    _arrow(ax, (15, 13), (15, bottom), "#555555")
+    ax.text(31, 7, "give each group, when it is added,\nthe options it does not name", va="center")
     for p in params:
         state = optimizer.state.get(p, {})
         text = "\n".join(f"{k}\n{_value(v)}" for k, v in state.items()) or "nothing"
