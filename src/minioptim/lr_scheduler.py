@@ -349,8 +349,8 @@ class MultiStepLR(_Recursive):
     closed_form = staticmethod(multi_step_lr)
 
     def check(self) -> None:
-        rule = "milestones must be a list of steps (for a fixed period take StepLR)"
-        _require(hasattr(self.milestones, "__iter__"), rule, self.milestones, TypeError)
+        good = self.milestones is None or hasattr(self.milestones, "__iter__")
+        _require(good, "milestones must be a list of steps", self.milestones, TypeError)
         self.milestones = Counter(self.milestones)
 
     def ratio(self, t: int) -> float:
