@@ -254,6 +254,38 @@ def test_warm_restarts_take_a_fraction_of_an_epoch():
     assert traces[0] == traces[1]
 
 
+@pytest.mark.parametrize("last_epoch", [0, 4, 11])
+@pytest.mark.parametrize("case", [*SINGLE, COMBINED[0]])
+def test_resuming_by_last_epoch(case, last_epoch):
+    """Not a good way to resume, and PyTorch's surprises on this way are the same here."""
+    outcomes = []
+    for library, package in (theirs, torch.optim), (ours, minioptim):
+        o = optimizer_of(package)
+        run(case, library, o, last_epoch)
+        try:
+            trace, scheduler = run(f"{case[:-1]}, last_epoch={last_epoch})", library, o, 10)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                by_hand = scheduler.get_lr() if hasattr(scheduler, "base_lrs") else None
+            outcomes.append((trace, by_hand, len(caught)))
+        except ZeroDivisionError as error:
+            outcomes.append(type(error))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_get_lr_by_hand_on_a_resumed_scheduler():
+    """The one place where ``CosineAnnealingLR`` of PyTorch looks at its ``_step_count``."""
+    found = []
+    for library in (theirs, ours):
+        o = optimizer_of(torch.optim)
+        for group in o.param_groups:
+            group["initial_lr"] = 1.0
+        scheduler = library.CosineAnnealingLR(o, 10, last_epoch=3)
+        with pytest.warns(UserWarning, match="get_last_lr"):
+            found.append(scheduler.get_lr())
+    assert found[0] == found[1] == [ours.cosine_annealing_lr(4, 1.0, 10)] * 2
+
+
 def test_the_comparison_can_fail(monkeypatch):
     """A sign, a missing branch, an off-by-one: each must show."""
     case = "CosineAnnealingLR(o, 10)"
