@@ -145,7 +145,15 @@ def long_winded(nb: Notebook) -> list[str]:
     return faults
 
 
-RULES = [uncounted, silenced, without_id, leaking, heavy, mute, long_winded]
+def hiding(nb: Notebook) -> list[str]:
+    """A semicolon at the end of a cell hides its value, but not from every kernel that runs it."""
+    found = [
+        n for n, cell in enumerate(code_cells(nb), 1) if text(cell["source"]).rstrip()[-1:] == ";"
+    ]
+    return [f"code cell {n} ends with a semicolon" for n in found]
+
+
+RULES = [uncounted, silenced, without_id, leaking, heavy, mute, long_winded, hiding]
 
 
 @each_notebook
@@ -214,6 +222,7 @@ PLANTED = [
     (mute, planted("cells/0/metadata/mystnb/figure/caption", "")),
     (mute, planted("cells/0/metadata/mystnb/figure/name", "")),
     (long_winded, planted("cells/0/source", "x = 1\n" * 21)),
+    (hiding, planted("cells/0/source", "draw();")),
 ]
 
 

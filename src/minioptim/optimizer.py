@@ -69,7 +69,8 @@ class Optimizer(compat.Hooks):
         super().__init_subclass__(**kwargs)
         if "rule" in vars(cls):
             parameters = inspect.signature(cls.rule).parameters.values()
-            cls.state_keys = tuple(p.name for p in parameters if p.kind != p.KEYWORD_ONLY)[2:]
+            names = [p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
+            cls.state_keys = tuple(names[2:])
         if "scalars" in vars(cls):
             parameters = inspect.signature(cls.scalars).parameters.values()
             cls.option_keys = tuple(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
@@ -226,11 +227,12 @@ class Optimizer(compat.Hooks):
         for hook in self._optimizer_state_dict_pre_hooks.values():
             hook(self)
         params = chain(*(group["params"] for group in self.param_groups))
-        number = {p: i for i, p in reversed(list(enumerate(params)))}  # the first place of each
+        number = {p: i for i, p in enumerate(params)}
         state_dict = {
             "state": {number.get(p, p): state for p, state in self.state.items()},
             "param_groups": [
-                {**group, "params": [number[p] for p in group["params"]]}
+                {k: v for k, v in group.items() if k != "params"}
+                | {"params": [number[p] for p in group["params"]]}
                 for group in self.param_groups
             ],
         }

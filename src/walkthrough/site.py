@@ -314,6 +314,8 @@ MENDS = [
         ),
         r'<nav class="sidebar-primary-item" aria-label="Book">\1</nav>',
     ),
+    # every exercise has the same id
+    (re.compile(r'<section id="(exercise|solution)-content">'), r'<section class="\1-content">'),
     # entries of a bibliography have a role that is no longer allowed there
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
 ]
