@@ -13,7 +13,6 @@ PyTorch for the tensor operations. Neither changes a number.
 import ast
 import functools
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,12 +21,13 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-import minioptim
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import minioptim
 
 from . import plots
 
@@ -152,7 +152,7 @@ class Walk:
         print(f"{'call':{width}} lines  ops  changes")
         for row in rows:
             start = f"{row.label:{width}} {row.lines:5} {row.operations or '':4}  "
-            changes = textwrap.wrap(", ".join(row.changes), 88 - len(start)) or [""]
+            changes = _wrapped(row.changes, ", ", 88 - len(start))
             print(f"{start}{changes[0]}".rstrip())
             for more in changes[1:]:
                 print(f"{'':{len(start)}}{more}")
@@ -527,6 +527,17 @@ def _together(texts: Iterable[str]) -> list[str]:
     return [f"{text} ×{n}" if n > 1 else text for text, n in Counter(texts).items()]
 
 
+def _wrapped(texts: Sequence[str], separator: str, width: int) -> list[str]:
+    """Texts in lines of at most this width; none is broken."""
+    lines = [""]
+    for text in texts:
+        if lines[-1] and len(lines[-1] + separator + text) > width:
+            lines[-1] += separator.rstrip()
+            lines.append("")
+        lines[-1] += (separator if lines[-1] else "") + text
+    return lines
+
+
 # --- figures --------------------------------------------------------------------------------------
 
 
@@ -554,7 +565,10 @@ def tree(walks: Mapping[str, Walk], summary: bool = True) -> None:
         walk = walks[title]
         says[title] = f"{walk.functions} functions, {len(walk.lines)} lines of code"
         if summary:
-            words = [f"{len(walk.arithmetic)} operations that compute:", *_wrapped(walk.arithmetic)]
+            words = [
+                f"{len(walk.arithmetic)} operations that compute:",
+                *_wrapped(_together(walk.arithmetic), "   ", 52),
+            ]
             ax.text(left, deepest + 1.9, "\n".join(words), fontsize=8.4, va="top", linespacing=1.35)
     plots.finish(fig, drawn, says)
 
@@ -570,15 +584,6 @@ def _draw_row(ax: Axes, left: float, y: float, row: _Row, colour: str, most: int
     box = plt.Rectangle((left + 46 - width, y - 0.32), width, 0.64, color=colour, alpha=0.35)
     ax.add_patch(box)
     ax.text(left + 49, y, str(row.lines), fontsize=8.4, va="center", ha="right", color="#444444")
-
-
-def _wrapped(names: Sequence[str], width: int = 52) -> list[str]:
-    lines = [""]
-    for text in _together(names):
-        if len(lines[-1]) + len(text) > width:
-            lines.append("")
-        lines[-1] += text + "   "
-    return [line.rstrip() for line in lines]
 
 
 def forks(walks: Mapping[str, Walk]) -> None:
