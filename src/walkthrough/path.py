@@ -37,16 +37,11 @@ FOLDERS = {  # whose functions are watched; those of the last are only counted
     "minioptim": Path(minioptim.__file__).parent,
     "torch": TORCH,
 }
-# Operations that make or read a tensor. All others compute.
-NOT_ARITHMETIC = {
-    "lift_fresh": "torch.tensor(number)",
-    "zeros_like": "",
-    "empty_like": "",
-    "zeros": "",
-    "_local_scalar_dense": "item()",
-    "detach": "",
-    "alias": "",
-}
+# Operations that make a tensor or read one. All others compute. ``torch.tensor(0.0)`` appears as
+# lift_fresh, ``x.item()`` as _local_scalar_dense.
+NOT_ARITHMETIC = frozenset(
+    ["lift_fresh", "zeros_like", "empty_like", "zeros", "_local_scalar_dense", "detach", "alias"]
+)
 # What is watched of an optimizer besides its groups and state, and of a scheduler.
 FLAGS = ("_opt_called",)
 COUNTERS = ("base_lrs", "last_epoch", "_step_count", "_last_lr", "_is_initial")
@@ -64,11 +59,8 @@ class Change(NamedTuple):
     def __str__(self) -> str:
         if not self.new:
             return self.name if self.old is not None else f"new {self.name}"
-        return (
-            f"{self.name} = {self.new}"
-            if self.old is None
-            else " ".join((self.name, self.old, "→", self.new))
-        )
+        before = "=" if self.old is None else f"{self.old} →"
+        return f"{self.name} {before} {self.new}"
 
 
 @dataclass
@@ -101,6 +93,7 @@ class Walk:
 
     roots: list[Call]
     log: list[Change]  # all changes, in the order in which they were made
+    operations: list[str]  # all tensor operations, in the order in which they were started
     result: Any = None
     error: str = ""  # the type of the exception that ended it
 
@@ -112,10 +105,6 @@ class Walk:
     @property
     def names(self) -> list[str]:
         return [call.name for call in self.all()]
-
-    @property
-    def operations(self) -> list[str]:
-        return [name for call in self.all() for name in call.operations]
 
     @property
     def arithmetic(self) -> list[str]:
@@ -193,7 +182,7 @@ def record(
         expect: an exception that may end the call; the record then says so.
     """
     tracer = _Tracer(list(watch))
-    walk = Walk(tracer.root.calls, tracer.log)
+    walk = Walk(tracer.root.calls, tracer.log, tracer.started)
     before = sys.gettrace()
     with tracer if operations else nullcontext():
         sys.settrace(tracer.enter)
@@ -227,6 +216,7 @@ class _Tracer(TorchDispatchMode):
         self.paused = False
         self.facts = _facts(watch)
         self.log: list[Change] = []
+        self.started: list[str] = []
 
     # operations
 
@@ -236,7 +226,9 @@ class _Tracer(TorchDispatchMode):
         paused, self.paused = self.paused, True
         try:
             if not paused and func.namespace == "aten":
-                self.stack[-1].operations.append(func._schema.name.split("::")[1])
+                name = func._schema.name.split("::")[1]
+                self.stack[-1].operations.append(name)
+                self.started.append(name)
             return func(*args, **(kwargs or {}))
         finally:
             self.paused = paused
@@ -260,7 +252,7 @@ class _Tracer(TorchDispatchMode):
         known = dict(frame.f_locals)
         if hasattr(known.get("self"), "get_last_lr") and known["self"] not in self.watch:
             self.watch.append(known["self"])  # a scheduler
-            self.facts = _facts(self.watch)
+            self.facts = self.look()
         arguments = [known[name] for name in _argument_names(code) if name in known]
         made = Call(_name(code), package, _statements_of(code))
         made.enters, made.grad = ", ".join(_describe(arguments)), torch.is_grad_enabled()
@@ -287,13 +279,19 @@ class _Tracer(TorchDispatchMode):
 
     def settle(self) -> None:
         """Credit what has changed since the last entrance or exit to the function that ran."""
-        paused, self.paused = self.paused, True
-        facts = _facts(self.watch)
+        facts = self.look()
         changes = _changes(self.facts, facts)
         self.stack[-1].changes += changes
         self.log += changes
         self.facts = facts
-        self.paused = paused
+
+    def look(self) -> Facts:
+        """The facts now; reading them is not recorded."""
+        paused, self.paused = self.paused, True
+        try:
+            return _facts(self.watch)
+        finally:
+            self.paused = paused
 
 
 @functools.cache
