@@ -315,7 +315,7 @@ def test_a_table_is_compact(capsys: pytest.CaptureFixture[str]) -> None:
     optimizer.step()
     path.record(optimizer.step, optimizer).table()
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 88
+    assert max(map(len, lines)) <= path.WIDTH
     rule = next(line for line in lines if "Adam.rule" in line)
     assert " ".join(rule.split()) == "Adam.rule ×4 5 28 p ×4, exp_avg ×4, exp_avg_sq ×4"
     assert sum("as_pairs" in line for line in lines) == 1  # it takes turns with the rule
@@ -331,6 +331,23 @@ def test_a_stop_says_everything(capsys: pytest.CaptureFixture[str]) -> None:
         "  changes  step = 0 ×2, new exp_avg ×2, new exp_avg_sq ×2",
         "  runs     lift_fresh ×2, zeros_like ×4",
     ]
+
+
+def test_a_stop_of_many_words_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    optimizer = make(foreach=True)
+    walk = path.record(optimizer.step, optimizer)
+    walk.stop("_multi_tensor_adam")
+    walk.stop("wrapper.maybe_fallback")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= path.WIDTH
+    assert [line[:10].strip() for line in lines[:5]] == [
+        "_multi_ten",
+        "enters",
+        "changes",
+        "runs",
+        "",
+    ]
+    assert lines[-1] == "  passes on what it got"
 
 
 def test_python_calls_grow_by_the_same_number() -> None:

@@ -46,6 +46,8 @@ NOT_ARITHMETIC = frozenset(
 FLAGS = ("_opt_called",)
 COUNTERS = ("base_lrs", "last_epoch", "_step_count", "_last_lr", "_is_initial")
 
+WIDTH = 82  # of what is printed
+
 Facts = dict[tuple[str, int], Any]
 
 
@@ -141,7 +143,7 @@ class Walk:
         print(f"{'call':{width}} lines  ops  changes")
         for row in rows:
             start = f"{row.label:{width}} {row.lines:5} {row.operations or '':4}  "
-            changes = _wrapped(row.changes, ", ", 88 - len(start))
+            changes = _wrapped(row.changes, ", ", WIDTH - len(start))
             print(f"{start}{changes[0]}".rstrip())
             for more in changes[1:]:
                 print(f"{'':{len(start)}}{more}")
@@ -150,17 +152,24 @@ class Walk:
         print(f", ended by {self.error}" if self.error else "")
 
     def stop(self, name: str) -> None:
-        """Print what enters a function, what leaves it, and what it changes and starts itself."""
+        """Print what enters a function, what leaves it, and what it changes and starts itself.
+
+        What there is none of is left out.
+        """
         call = self.find(name)
-        print(call.name)
         says = {
-            "enters": call.enters,
-            "leaves": f"raises {call.raised}" if call.raised else call.leaves,
-            "changes": ", ".join(_together(map(str, call.changes))),
-            "runs": ", ".join(_together(call.operations)),
+            "enters": [call.enters] if call.enters else [],
+            "leaves": [f"raises {call.raised}" if call.raised else call.leaves],
+            "changes": _together(map(str, call.changes)),
+            "runs": _together(call.operations),
         }
-        for key, text in says.items():
-            print(f"  {key:8} {text or '-'}")
+        lines = [
+            f"  {key if k == 0 else '':8} {text}"
+            for key, texts in says.items()
+            for k, text in enumerate(_wrapped(texts, ", ", WIDTH - 11))
+            if text
+        ]
+        print("\n".join([name, *(lines or ["  passes on what it got"])]))
 
 
 # --- recording ------------------------------------------------------------------------------------
