@@ -215,9 +215,7 @@ def eigenvalue_paths(momenta: Sequence[float]) -> None:
         ax.axvline(0, color="#bbbbbb", linewidth=0.8)
         ax.set(aspect="equal", xlabel="real part", title=f"momentum = {m}")
         ax.grid(False)
-        ax.annotate(
-            rf"$|z|=\sqrt{{{m}}}$", (0, m**0.5), (4, -18), textcoords="offset points"
-        )
+        ax.text(0.04, 0.06, rf"$|z|=\sqrt{{{m}}}$")
     axes[0, 0].set_ylabel("imaginary part")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=10)
