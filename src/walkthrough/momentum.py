@@ -204,7 +204,9 @@ def eigenvalue_paths(momenta: Sequence[float]) -> None:
             even = torch.linspace(0, torch.pi, 21, dtype=torch.float64).cos()  # in the angle of z
             pull = (start + stop) / 2 - (stop - start) / 2 * even
             z = torch.linalg.eigvals(iteration_matrix(pull, 1.0, m)).flatten()
-            ax.plot(numbers(z.real), numbers(z.imag), marker, color=colour, markersize=4, label=name)
+            ax.plot(
+                numbers(z.real), numbers(z.imag), marker, color=colour, markersize=4, label=name
+            )
             sizes = z.abs().reshape(-1, 2).sort(-1).values
             drawn.append(sizes)
             says[f"momentum {m}, {name}"] = (
