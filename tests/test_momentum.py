@@ -1,4 +1,4 @@
-"""What the chapter on momentum uses: its classical form, its theory; and what PyTorch does there."""
+"""The module of the chapter on momentum, its theory, and what PyTorch does there."""
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_the_function_of_three_pieces():
         assert set(f.hessian(x[:, 0]).diagonal().tolist()) == {1.0, 25.0}
 
 
-# --- found in PyTorch 2.13.0: each test shows both libraries ----------------------------------------
+# --- found in PyTorch 2.13.0: each test shows both libraries --------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"maximize": True}])
