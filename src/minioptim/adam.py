@@ -61,34 +61,40 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        for name, value in {"lr": lr, "betas[0]": betas[0], "betas[1]": betas[1]}.items():
-            if isinstance(value, Tensor) and foreach and not capturable:
-                raise ValueError(
-                    f"{name} cannot be a tensor with foreach=True: leave foreach unset"
-                )
+        beta1, beta2 = betas[0], betas[1]
+        if foreach and not capturable:
+            _refuse_tensors(ValueError, lr=lr, beta1=beta1, beta2=beta2)
+        for name, value in {"lr": lr, "beta1": beta1, "beta2": beta2}.items():
             if isinstance(value, Tensor) and value.numel() != 1:
                 raise ValueError(f"a tensor {name} has one element, this one has {value.numel()}")
         for name, value in {"lr": lr, "eps": eps, "weight_decay": weight_decay}.items():
             if not 0 <= value:
                 raise ValueError(f"{name} must not be negative or nan, got {value}")
-        for beta in betas[:2]:
+        for beta in beta1, beta2:
             if not 0 <= beta < 1:
                 raise ValueError(f"both betas must be at least 0 and below 1, got {betas}")
-        if not any(all(isinstance(beta, kind) for beta in betas[:2]) for kind in (float, Tensor)):
-            raise ValueError("betas must be both floats or both tensors")
+        kinds = [all(isinstance(beta, kind) for beta in betas) for kind in (float, Tensor)]
+        if len(betas) != 2 or not any(kinds):
+            raise ValueError("betas must be two floats or two tensors")
         betas = tuple(map(_squeeze, betas))
         what = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
         how = dict(foreach=foreach, capturable=capturable, differentiable=differentiable)
         how |= dict(fused=fused, decoupled_weight_decay=decoupled_weight_decay)
         super().__init__(params, what | dict(maximize=maximize) | how)
 
-    def check(self, p: Tensor, group: dict[str, Any]) -> None:
-        if p.grad.is_sparse:
-            raise RuntimeError("Adam needs dense gradients: use SGD, or torch.optim.SparseAdam")
-        if group["foreach"] and isinstance(group["lr"], Tensor):
-            raise RuntimeError("lr cannot be a tensor with foreach=True: leave foreach unset")
-        if group["amsgrad"] and "max_exp_avg_sq" not in self.state.get(p, {"max_exp_avg_sq": None}):
-            raise KeyError("max_exp_avg_sq: amsgrad was switched on after the state was made")
+    def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        beta1, beta2 = group["betas"]
+        if group["foreach"] and params:
+            _refuse_tensors(RuntimeError, lr=group["lr"])
+            _refuse_tensors(ValueError, beta1=beta1, beta2=beta2)
+        needed = {"step", *self.state_keys[: 3 if group["amsgrad"] else 2]}
+        for p in params:
+            if p.grad.is_sparse:
+                raise RuntimeError("Adam needs dense gradients: use SGD, or torch.optim.SparseAdam")
+            state = self.state.get(p)
+            if state and not needed <= state.keys():
+                missing = sorted(needed - state.keys())
+                raise KeyError(f"{missing}: not in the state, which was made with other options")
 
     def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         state = self.state[p]
@@ -170,3 +176,9 @@ class AdamW(Adam):
         super().__setstate__(state)
         for group in self.param_groups:  # whatever dictionary was loaded, AdamW stays AdamW
             group["decoupled_weight_decay"] = True
+
+
+def _refuse_tensors(error: type[Exception], **numbers: float | Tensor) -> None:
+    for name, x in numbers.items():
+        if isinstance(x, Tensor):
+            raise error(f"{name} cannot be a tensor with foreach=True: leave foreach unset")

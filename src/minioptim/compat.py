@@ -24,15 +24,8 @@ INSTANCE_HOOKS = (
 )
 
 # Options that came later than the first release, with the value that means "as before".
-LATER_OPTIONS = {
-    "nesterov": False,
-    "amsgrad": False,
-    "maximize": False,
-    "foreach": None,
-    "differentiable": False,
-    "capturable": False,
-    "decoupled_weight_decay": False,
-}
+LATER_OPTIONS = dict(nesterov=False, amsgrad=False, maximize=False, foreach=None, capturable=False)
+LATER_OPTIONS |= dict(differentiable=False, decoupled_weight_decay=False)
 
 
 def _register(hooks: OrderedDict, hook: Callable, prepend: bool = False) -> Handle:

@@ -121,9 +121,9 @@ def foreach(
     On CUDA one call for a list launches a few kernels where the loop launches one per tensor. The
     temporaries of the rule are alive for all tensors at once, so it needs more memory.
 
-    A bucket goes through `loop` instead where a list cannot stand for it: sparse gradients, or
-    state that some of its rows have and others lack. PyTorch does the same, and in half precision
-    the difference can be seen. Arguments and result are those of `loop`.
+    A bucket goes through `loop` instead where a list cannot stand for it: state that some of its
+    rows have and others lack. PyTorch does the same, and in half precision the difference can be
+    seen. Arguments and result are those of `loop`.
     """
     buckets: dict[tuple, list[int]] = {}
     for i, (p, *_) in enumerate(rows):
@@ -146,10 +146,9 @@ def foreach(
 
 
 def listable(rows: list[Row]) -> bool:
-    """Whether one list per column can stand for these rows: dense, and all with the same state."""
-    return all(not g.is_sparse for _, g, *_ in rows) and all(
-        len({t is None for t in column}) == 1 for column in zip(*rows, strict=True)
-    )
+    """Whether one list per column can stand for these rows: all have the same state."""
+    columns = zip(*(row[2:] for row in rows), strict=True)
+    return all(len({t is None for t in column}) == 1 for column in columns)
 
 
 # --- differentiable ------------------------------------------------------------------------------

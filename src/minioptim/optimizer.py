@@ -82,7 +82,9 @@ class Optimizer(compat.Hooks):
         self.defaults = defaults
         self._init_hooks()
         if isinstance(params, Tensor):
-            raise TypeError(f"params must be an iterable of tensors or dicts, not {_type(params)}")
+            raise TypeError(
+                f"params must be an iterable of tensors or dicts, not {torch.typename(params)}"
+            )
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         groups = list(params)
@@ -100,11 +102,11 @@ class Optimizer(compat.Hooks):
         Source: ``torch.optim.Optimizer.add_param_group``.
         """
         if not isinstance(param_group, dict):
-            raise TypeError(f"a parameter group is a dict, not {_type(param_group)}")
+            raise TypeError(f"a parameter group is a dict, not {torch.typename(param_group)}")
         names, tensors = _names_and_tensors(param_group["params"])
         for p in tensors:
             if not isinstance(p, Tensor):
-                raise TypeError(f"an optimizer can only optimize tensors, not {_type(p)}")
+                raise TypeError(f"an optimizer can only optimize tensors, not {torch.typename(p)}")
             if not (self.defaults.get("differentiable") or p.is_leaf or p.retains_grad):
                 raise ValueError(
                     "can't optimize a tensor that is computed from others (a non-leaf)"
@@ -173,8 +175,7 @@ class Optimizer(compat.Hooks):
         """The engine, and the parameters that have a gradient; all checked before any update."""
         _refuse_unsupported(group)
         params = [p for p in group["params"] if p.grad is not None]
-        for p in params:
-            self.check(p, group)
+        self.check(group, params)
         return choose_engine(group, params), params
 
     def _update(self, group: dict[str, Any], engine: Engine, params: list[Tensor]) -> None:
@@ -190,7 +191,7 @@ class Optimizer(compat.Hooks):
             if self.counts_steps:
                 state["step"] += 1
                 step = state["step"].item()
-            batches[step].append((p, p.grad, *[state.get(key) for key in self.state_keys]))
+            batches[step].append((p, p.grad, *map(state.get, self.state_keys)))
 
         for step, rows in batches.items():
             numbers = self.scalars(step, **values) if self.counts_steps else self.scalars(**values)
@@ -199,8 +200,11 @@ class Optimizer(compat.Hooks):
                 if result is not None:
                     self.state[row[0]][self.state_keys[0]] = result
 
-    def check(self, p: Tensor, group: dict[str, Any]) -> None:
-        """Raise an error if this optimizer cannot update ``p``. Nothing has been changed yet."""
+    def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """Raise an error if ``params``, all with a gradient, cannot be updated with these options.
+
+        Called for every group before anything is changed.
+        """
 
     def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of ``p``, made first if it has none. The rule may add to it."""
@@ -229,7 +233,7 @@ class Optimizer(compat.Hooks):
         params = chain(*(group["params"] for group in self.param_groups))
         number = {p: i for i, p in enumerate(params)}
         state_dict = {
-            "state": {number.get(p, p): state for p, state in self.state.items()},
+            "state": {number[p] if isinstance(p, Tensor) else p: s for p, s in self.state.items()},
             "param_groups": [
                 {k: v for k, v in group.items() if k != "params"}
                 | {"params": [number[p] for p in group["params"]]}
@@ -291,7 +295,7 @@ class Optimizer(compat.Hooks):
         self._init_hooks()
         for group in self.param_groups:
             compat.fill_later_options(group, self.defaults)
-            for p in group["params"]:
+            for p in group["params"] if self.counts_steps else ():
                 compat.step_as_tensor(self.state.get(p, {}))
 
     def __repr__(self) -> str:
@@ -314,11 +318,13 @@ def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
             raise AssertionError("foreach=True cannot be differentiable: leave foreach unset")
         return differentiable
     if use_foreach is None and group.get("fused") is None:
-        # A subclass of Parameter may mean something by its methods that a list call would skip.
+        # A subclass of Parameter may mean something by its methods that a list call would skip, and
+        # the numbers of Adam have to be numbers there.
+        numbers = (group["lr"], *group["betas"]) if "betas" in group else ()
         use_foreach = all(
             type(p) in (Tensor, torch.nn.Parameter) and p.device.type in FOREACH_DEVICES
             for p in params
-        )
+        ) and not any(isinstance(x, Tensor) for x in numbers)
     return foreach if use_foreach else loop
 
 
@@ -361,7 +367,3 @@ def _squeeze(x: Any) -> Any:
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def _type(x: Any) -> str:
-    return torch.typename(x)
