@@ -120,19 +120,9 @@ class Adam(Optimizer):
         )
 
     @staticmethod
-    def rule(
-        p: Any,
-        g: Any,
-        exp_avg: Any,
-        exp_avg_sq: Any,
-        max_exp_avg_sq: Any,
-        *,
-        step_size: Any,
-        bias_correction2_sqrt: Any,
-        betas: Any,
-        eps: float,
-        amsgrad: bool,
-    ) -> None:
+    def rule(p: Any, g: Any, exp_avg: Any, exp_avg_sq: Any, max_exp_avg_sq: Any, *,
+             step_size: Any, bias_correction2_sqrt: Any, betas: Any,
+             eps: float, amsgrad: bool) -> None:  # fmt: skip
         """Update ``p`` and its running means in place from its gradient ``g``."""
         exp_avg.lerp_(g, 1 - like(betas[0], g))
         exp_avg_sq.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])

@@ -126,7 +126,8 @@ def foreach(
     seen. Arguments and result are those of `loop`.
     """
     buckets: dict[tuple, list[int]] = {}
-    for i, (p, *_) in enumerate(rows):
+    for i, row in enumerate(rows):
+        p = row[0]
         buckets.setdefault((p.device, p.dtype), []).append(i)
     results: list[Any] = [None] * len(rows)
     for indices in buckets.values():
@@ -136,18 +137,17 @@ def foreach(
                 bucket = [as_pairs(row) for row in bucket]
             columns = zip(*bucket, strict=True)
             p, g, *state = [None if col[0] is None else TensorList(col) for col in columns]
-            result = rule(p, penalty(p, g), *state, **options)
-            bucket_results = [None] * len(indices) if result is None else result
+            bucket_results = rule(p, penalty(p, g), *state, **options)
         else:
             bucket_results = loop(rule, bucket, penalty, options, pairs)
-        for i, r in zip(indices, bucket_results, strict=True):
-            results[i] = r
+        for i, result in zip(indices, bucket_results or (), strict=False):
+            results[i] = result
     return results
 
 
 def listable(rows: list[Row]) -> bool:
     """Whether one list per column can stand for these rows: all have the same state."""
-    columns = zip(*(row[2:] for row in rows), strict=True)
+    _, _, *columns = zip(*rows, strict=True)
     return all(len({t is None for t in column}) == 1 for column in columns)
 
 

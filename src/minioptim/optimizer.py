@@ -184,17 +184,17 @@ class Optimizer(compat.Hooks):
         penalty = self.penalty(group)
         # Parameters that missed a gradient lag behind. All in a batch have made the same number of
         # steps, so one set of numbers serves the whole batch.
-        batches: dict[float, list[tuple[Any, ...]]] = defaultdict(list)
+        batches: dict[tuple[float, ...], list[tuple[Any, ...]]] = defaultdict(list)
+        step: tuple[float, ...] = ()
         for p in params:
             state = self.init_state(p, group)
-            step = 0.0
             if self.counts_steps:
                 state["step"] += 1
-                step = state["step"].item()
+                step = (state["step"].item(),)
             batches[step].append((p, p.grad, *map(state.get, self.state_keys)))
 
         for step, rows in batches.items():
-            numbers = self.scalars(step, **values) if self.counts_steps else self.scalars(**values)
+            numbers = self.scalars(*step, **values)
             results = engine(self.rule, rows, penalty, numbers, self.complex_as_pairs)
             for row, result in zip(rows, results, strict=True):
                 if result is not None:

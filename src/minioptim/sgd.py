@@ -71,16 +71,8 @@ class SGD(Optimizer):
         return dict(lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
 
     @staticmethod
-    def rule(
-        p: Any,
-        g: Any,
-        momentum_buffer: Any,
-        *,
-        lr: Any,
-        momentum: Any,
-        dampening: Any,
-        nesterov: bool,
-    ) -> Any:
+    def rule(p: Any, g: Any, momentum_buffer: Any, *,
+             lr: Any, momentum: Any, dampening: Any, nesterov: bool) -> Any:  # fmt: skip
         """Update ``p`` in place from its gradient ``g``, and return the new buffer."""
         buf = momentum_buffer
         if momentum is not None:
