@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from . import compat
+from .compat import register_optimizer_step_post_hook, register_optimizer_step_pre_hook  # noqa: F401
 from .engines import NO_PENALTY, Engine, Penalty, differentiable, foreach, loop
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -63,7 +64,9 @@ class Optimizer(compat.Hooks):
 
     # A subclass brings these two, unless it has a `step` of its own.
     rule: Callable[..., Any]
-    scalars: Callable[..., dict[str, Any]]
+
+    def scalars(self, *args: Any, **options: Any) -> dict[str, Any]:
+        raise NotImplementedError(f"{type(self).__name__} needs scalars and rule, or its own step")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -108,9 +111,7 @@ class Optimizer(compat.Hooks):
             if not isinstance(p, Tensor):
                 raise TypeError(f"an optimizer can only optimize tensors, not {torch.typename(p)}")
             if not (self.defaults.get("differentiable") or p.is_leaf or p.retains_grad):
-                raise ValueError(
-                    "can't optimize a tensor that is computed from others (a non-leaf)"
-                )
+                raise ValueError("can't optimize a tensor computed from others: pass its leaves")
         if len(tensors) != len(set(tensors)):
             message = "a parameter appears twice in this group, and will be updated twice per step"
             warnings.warn(message, stacklevel=3)
@@ -212,7 +213,7 @@ class Optimizer(compat.Hooks):
 
     def penalty(self, group: dict[str, Any]) -> Penalty:
         """Sign and weight decay of a group: they come before the rule, and are the same for all."""
-        weight_decay, maximize = group["weight_decay"], group["maximize"]
+        weight_decay, maximize = group.get("weight_decay", 0), group.get("maximize", False)
         if weight_decay == 0:
             return Penalty(maximize) if maximize else NO_PENALTY
         if group.get("decoupled_weight_decay"):
@@ -299,11 +300,11 @@ class Optimizer(compat.Hooks):
                 compat.step_as_tensor(self.state.get(p, {}))
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__} ("]
+        text = f"{type(self).__name__} ("
         for i, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {i}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
-        return "\n".join([*lines, ")"])
+            options = (f"    {key}: {group[key]}\n" for key in sorted(group) if key != "params")
+            text += f"\nParameter Group {i}\n{''.join(options)}"
+        return text + ")"
 
 
 def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
