@@ -33,8 +33,9 @@ class Adam(Optimizer):
 
     Raises:
         ValueError: lr, eps or weight_decay negative or nan; a beta outside [0, 1); betas of mixed
-            kind; a tensor with several elements; tensor lr or betas with foreach.
-        RuntimeError: in ``step``, for a sparse gradient. Nothing is changed.
+            kind; a tensor lr with several elements; tensor lr or betas with foreach.
+        RuntimeError: a beta with several elements; in ``step``, a sparse gradient.
+        KeyError: in ``step``, amsgrad was switched on too late. ``step`` then changes nothing.
 
     Note:
         For a parameter of shape () with tensor betas, PyTorch divides in the wider dtype of the two
@@ -66,7 +67,8 @@ class Adam(Optimizer):
             _refuse_tensors(ValueError, lr=lr, beta1=beta1, beta2=beta2)
         for name, value in {"lr": lr, "beta1": beta1, "beta2": beta2}.items():
             if isinstance(value, Tensor) and value.numel() != 1:
-                raise ValueError(f"a tensor {name} has one element, this one has {value.numel()}")
+                error = ValueError if name == "lr" else RuntimeError
+                raise error(f"a tensor {name} has one element, this one has {value.numel()}")
         for name, value in {"lr": lr, "eps": eps, "weight_decay": weight_decay}.items():
             if not 0 <= value:
                 raise ValueError(f"{name} must not be negative or nan, got {value}")
