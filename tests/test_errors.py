@@ -137,9 +137,11 @@ def failure(call, *arguments):
     try:
         call(*arguments)
     except Exception as error:
-        assert str(error)
-        return type(error)
-    pytest.fail("nothing was raised")
+        kind, text = type(error), str(error)
+    else:
+        pytest.fail("nothing was raised")
+    assert text
+    return kind
 
 
 def same_failure(attempt):

@@ -17,7 +17,8 @@ import weakref
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
+from pair import random_runs
 from torch.optim import lr_scheduler as theirs
 
 import minioptim
@@ -416,13 +417,7 @@ events = st.lists(st.sampled_from(["step"] * 12 + ["by hand", "save", "epoch"]),
 kinds = st.sampled_from([as_float, as_0dim, as_1element])
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@random_runs(300)
 @given(st.lists(st.one_of(singles, combined()), min_size=1, max_size=2), kinds, events)
 def test_random_runs(cases, kind, events):
     """Any schedulers, rates written by hand, jumps, and a change of library at every save."""

@@ -20,8 +20,9 @@ class Adam(Optimizer):
         betas: how much of the running mean of g, and of g², is kept: both in [0, 1), both floats or
             both tensors with one element.
         eps: added to the root. In float16 anything below 6e-8 is 0, and a zero gradient gives nan.
-        weight_decay: ``weight_decay * p`` is added to the gradient, or with
-            ``decoupled_weight_decay`` p shrinks by the factor ``1 - lr * weight_decay``.
+        weight_decay: ``weight_decay * p`` is added to the gradient.
+        decoupled_weight_decay: instead p shrinks by the factor ``1 - lr * weight_decay``, and the
+            running means see nothing of it: this is `AdamW`.
         amsgrad: divide by the largest running mean of g² so far.
         maximize: climb instead of descend.
         foreach: run the rule on lists of tensors. None: on CUDA yes, on CPU no.

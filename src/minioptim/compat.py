@@ -70,9 +70,7 @@ def hooked(step: Callable) -> Callable:
             if changed is None:
                 continue
             if not (isinstance(changed, tuple) and len(changed) == 2):
-                raise RuntimeError(
-                    f"a step pre-hook returns None or (args, kwargs), but this one gave {changed!r}"
-                )
+                raise RuntimeError(f"a pre-hook returns None or (args, kwargs), not {changed!r}")
             args, kwargs = changed
         result = step(*args, **kwargs)
         for hook in [*optimizer._optimizer_step_post_hooks.values(), *_step_post_hooks.values()]:
