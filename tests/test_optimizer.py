@@ -7,6 +7,7 @@ dictionaries. Comparing is exact, to the last bit of every tensor.
 import copy
 import gc
 import importlib
+import inspect
 import io
 import pickle
 import weakref
@@ -62,6 +63,21 @@ def vectors(n, **options):
     for i, p in enumerate(params):
         p.grad = draw((3,), torch.float32, 10 + i)
     return params
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Optimizer"])
+def test_same_names_and_signatures(name):
+    """Every public method, and every argument with its kind and default."""
+    ours, theirs = getattr(minioptim, name), getattr(torch.optim, name)
+    methods = [m for m in dir(theirs) if inspect.isfunction(getattr(theirs, m)) and m[0] != "_"]
+    methods.remove("profile_hook_step")  # wraps step when the first instance is made
+    assert len(methods) == 11
+    for method in ["__init__", *methods]:
+        found, expected = (
+            [(p.name, p.kind, p.default) for p in inspect.signature(f).parameters.values()]
+            for f in (getattr(ours, method), getattr(theirs, method))
+        )
+        assert found == expected, method
 
 
 # --- parameters and groups ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .compat import step_dtype
 from .engines import like
-from .optimizer import Optimizer, Params, _squeeze
+from .optimizer import Optimizer, Params, _require_numbers, _squeeze
 
 
 class Adam(Optimizer):
@@ -35,6 +35,7 @@ class Adam(Optimizer):
     Raises:
         ValueError: lr, eps or weight_decay negative or nan; a beta outside [0, 1); betas of mixed
             kind; a tensor lr with several elements; tensor lr or betas with foreach.
+        TypeError: something that should be a number is none.
         RuntimeError: a beta with several elements; in ``step``, a sparse gradient.
         KeyError: in ``step``, amsgrad was switched on too late. ``step`` then changes nothing.
 
@@ -66,16 +67,13 @@ class Adam(Optimizer):
         beta1, beta2 = betas[0], betas[1]
         if foreach and not capturable:
             _refuse_tensors(ValueError, lr=lr, beta1=beta1, beta2=beta2)
-        for name, value in {"lr": lr, "beta1": beta1, "beta2": beta2}.items():
-            if isinstance(value, Tensor) and value.numel() != 1:
-                error = ValueError if name == "lr" else RuntimeError
-                raise error(f"a tensor {name} has one element, this one has {value.numel()}")
+        _require_numbers(ValueError, lr=lr)
+        _require_numbers(RuntimeError, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
         for name, value in {"lr": lr, "eps": eps, "weight_decay": weight_decay}.items():
             if not 0 <= value:
                 raise ValueError(f"{name} must not be negative or nan, got {value}")
-        for beta in beta1, beta2:
-            if not 0 <= beta < 1:
-                raise ValueError(f"both betas must be at least 0 and below 1, got {betas}")
+        if not all(0 <= beta < 1 for beta in (beta1, beta2)):
+            raise ValueError(f"both betas must be at least 0 and below 1, got {betas}")
         kinds = [all(isinstance(beta, kind) for beta in betas) for kind in (float, Tensor)]
         if len(betas) != 2 or not any(kinds):
             raise ValueError("betas must be two floats or two tensors")

@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import chain
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -85,9 +85,7 @@ class Optimizer(compat.Hooks):
         self.defaults = defaults
         self._init_hooks()
         if isinstance(params, Tensor):
-            raise TypeError(
-                f"params must be an iterable of tensors or dicts, not {torch.typename(params)}"
-            )
+            raise TypeError(f"params must be an iterable of tensors, not {torch.typename(params)}")
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         groups = list(params)
@@ -327,6 +325,14 @@ def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
             for p in params
         ) and not any(isinstance(x, Tensor) for x in numbers)
     return foreach if use_foreach else loop
+
+
+def _require_numbers(if_many: type[Exception], **numbers: Any) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, SupportsFloat):
+            raise TypeError(f"{name} must be a number, not {value!r}")
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise if_many(f"{name} must be one number, and not {value.numel()} in a tensor")
 
 
 def _refuse_unsupported(group: dict[str, Any]) -> None:

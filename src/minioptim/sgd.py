@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .optimizer import Optimizer, Params
+from .optimizer import Optimizer, Params, _require_numbers
 
 
 class SGD(Optimizer):
@@ -29,6 +29,7 @@ class SGD(Optimizer):
     Raises:
         ValueError: a negative lr, momentum or weight_decay; a tensor lr with several elements;
             nesterov without momentum or with dampening.
+        TypeError: lr, momentum or weight_decay is not a number.
 
     Note:
         The learning rate multiplies the buffer, not the gradient that enters it. In the classical
@@ -52,8 +53,8 @@ class SGD(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError(f"a tensor lr has one element, this one has {lr.numel()}")
+        _require_numbers(ValueError, lr=lr)
+        _require_numbers(RuntimeError, momentum=momentum, weight_decay=weight_decay)
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
