@@ -268,6 +268,7 @@ def test_what_is_not_supported_is_refused_everywhere(option):
         ("SGD(p, nesterov=True)", "nesterov needs momentum"),
         ("SGD(p, lr=-1.0)", "lr must not be negative, got -1.0"),
         ("SGD(p, lr=None)", "lr must be a number, not None"),
+        ("SGD(p, momentum=None)", "momentum must be a number, not None"),
         ("Adam(p, eps='small')", "eps must be a number, not 'small'"),
         ("Adam(p, lr=tensor([0.1, 0.2]))", "lr must be one number, and not 2 in a tensor"),
         ("Adam(p, lr=tensor(0.1), foreach=True)", "leave foreach unset"),

@@ -274,8 +274,6 @@ class _Recursive(_Declared):
 
     def next_lrs(self) -> list[LR]:
         ratio = self.ratio(self.last_epoch)
-        if ratio == 1:
-            return _present_lrs(self.optimizer)
         return [group["lr"] * ratio for group in self.optimizer.param_groups]
 
     def _get_closed_form_lr(self) -> list[LR]:
