@@ -96,6 +96,21 @@ def test_several_differentiable_steps(case, fails):
             assert lr.grad.abs() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({}, TypeError), ({"momentum": 0.9, "nesterov": True, "lr": 0.1}, RuntimeError)],
+)
+def test_sgd_takes_foreach_and_differentiable_together_and_cannot_run_them(options, error):
+    """List calls take no tensor for alpha, and Nesterov's writes into the gradient, a leaf."""
+    for lib, expected in (minioptim, AssertionError), (torch.optim, error):
+        lr = torch.tensor(0.1, requires_grad=True)
+        p = torch.ones(2, requires_grad=True).clone()
+        p.grad = torch.ones(2, requires_grad=True)
+        o = lib.SGD([p], foreach=True, differentiable=True, **{"lr": lr, **options})
+        with pytest.raises(expected):
+            o.step()
+
+
 def test_hooks_of_a_subclass_run_twice_once_a_plain_optimizer_was_built():
     """PyTorch patches ``step`` of a class when its first instance is made."""
     for lib, expected in (minioptim, [1, 1]), (torch.optim, [1, 2]):

@@ -1,4 +1,4 @@
-"""What exists only because programs lean on it: hooks, and dictionaries written by older versions.
+"""What exists only because programs lean on it: hooks, old dictionaries, deprecated calls.
 
 Nothing here changes a number. A reader who wants to know how an optimizer works can skip this file.
 """
@@ -22,6 +22,8 @@ INSTANCE_HOOKS = (
     "_optimizer_load_state_dict_pre_hooks",
     "_optimizer_load_state_dict_post_hooks",
 )
+
+EPOCH_IS_DEPRECATED = "step(epoch) is deprecated: call step(), which keeps what others did to lr"
 
 # Options that came later than the first release, with the value that means "as before".
 LATER_OPTIONS = dict(nesterov=False, amsgrad=False, maximize=False, foreach=None, capturable=False)

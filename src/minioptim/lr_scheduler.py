@@ -33,6 +33,7 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor
 
+from .compat import EPOCH_IS_DEPRECATED
 from .optimizer import Optimizer
 
 LR = float | Tensor  # a learning rate: a number, or a tensor with one element
@@ -1169,8 +1170,6 @@ class ChainedScheduler(_Combined):
 
 
 # --- what exists only because programs lean on it ------------------------------------------------
-
-EPOCH_IS_DEPRECATED = "step(epoch) is deprecated: call step(), which keeps what others did to lr"
 
 
 class _LRScheduler(LRScheduler):
