@@ -216,14 +216,15 @@ def zero_grad_in_all_its_forms(lib):
     out = []
     for to_none in (True, False):
         for foreach in (False, True):
-            a, b, c = vectors(3)
+            a, b, c, d = vectors(4)
             b.grad = None
+            d.grad = torch.ones(3, requires_grad=True)
             c.grad = c.square().sum().mul(2) * torch.ones(3)  # a gradient with a history
             kept = a.grad
-            o = lib.SGD([a, b, c], foreach=foreach)
+            o = lib.SGD([a, b, c, d], foreach=foreach)
             o.zero_grad(set_to_none=to_none)
-            out.append([a.grad, b.grad, c.grad, kept, kept is a.grad])
-            out.append(c.grad is not None and c.grad.requires_grad)
+            out.append([a.grad, b.grad, c.grad, d.grad, kept, kept is a.grad])
+            out.append([p.grad is not None and p.grad.requires_grad for p in (a, c, d)])
     return out
 
 
