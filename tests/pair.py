@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 import minioptim
 from walkthrough.parity import bits
+
+
+def random_runs(count: int) -> Callable[[Any], Any]:
+    """How far a property is searched: always the same cases, more with RANDOM_RUNS set."""
+    return settings(
+        max_examples=int(os.environ.get("RANDOM_RUNS", count)),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
 
 NAMES = {"torch": torch, "tensor": torch.tensor}
 HALF = (torch.bfloat16, torch.float16)

@@ -211,6 +211,29 @@ def test_warm_restarts_resumed_by_last_epoch_have_the_wrong_period(library):
 
 
 @BOTH
+def test_multi_step_lr_counts_a_milestone_twice_if_it_is_listed_twice(library):
+    o = sgd(lr=1.0)
+    found = rates(o, library.MultiStepLR(o, [2, 2, 3], gamma=0.5), 4)
+    assert found == [1.0, 1.0, 0.25, 0.125, 0.125]
+
+
+@BOTH
+def test_cosine_annealing_climbs_again_and_forgets_a_rate_written_by_hand(library):
+    """It keeps such a rate down to the lowest point, and climbs from there to the initial one."""
+    o = sgd(lr=1.0)
+    scheduler = library.CosineAnnealingLR(o, T_max=4)
+    assert rates(o, scheduler, 8)[4:] == pytest.approx([0, 0.1464466, 0.5, 0.8535534, 1.0])
+
+    o = sgd(lr=1.0)
+    scheduler = library.CosineAnnealingLR(o, T_max=4)
+    rates(o, scheduler, 1)
+    o.param_groups[0]["lr"] *= 0.1
+    found = rates(o, scheduler, 7)
+    assert found[1] == pytest.approx(0.05)  # a tenth of 0.5
+    assert found[5] == pytest.approx(0.5)  # after the turn, as if nothing had been written
+
+
+@BOTH
 def test_step_lr_resumed_by_last_epoch_decays_twice(library):
     o = sgd(lr=0.01, initial_lr=0.1)  # saved after 30 steps, in which 0.1 became 0.01
     library.StepLR(o, 30, last_epoch=29)

@@ -17,7 +17,8 @@ import weakref
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
+from pair import random_runs
 from torch.optim import lr_scheduler as theirs
 
 import minioptim
@@ -273,6 +274,17 @@ def test_resuming_by_last_epoch(case, last_epoch):
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.parametrize("case", ["PolynomialLR(o, 1, power=0.0)", "StepLR(o, 2, gamma=1.0)",
+                                  "LinearLR(o, 1.0, 1.0)", "MultiStepLR(o, [1], 1)"])  # fmt: skip
+def test_an_integer_rate_becomes_a_float_when_pytorchs_does(case):
+    stories = []
+    for library, package in (theirs, torch.optim), (ours, minioptim):
+        o = optimizer_of(package, lrs=(1, 2))
+        trace, _ = run(case, library, o, 4)
+        stories.append([[(type(lr), lr) for lr in x[2]] for x in trace])
+    assert stories[0] == stories[1]
+
+
 def test_get_lr_by_hand_on_a_resumed_scheduler():
     """The one place where ``CosineAnnealingLR`` of PyTorch looks at its ``_step_count``."""
     found = []
@@ -416,13 +428,7 @@ events = st.lists(st.sampled_from(["step"] * 12 + ["by hand", "save", "epoch"]),
 kinds = st.sampled_from([as_float, as_0dim, as_1element])
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@random_runs(300)
 @given(st.lists(st.one_of(singles, combined()), min_size=1, max_size=2), kinds, events)
 def test_random_runs(cases, kind, events):
     """Any schedulers, rates written by hand, jumps, and a change of library at every save."""

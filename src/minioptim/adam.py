@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .compat import step_dtype
 from .engines import like
-from .optimizer import Optimizer, Params, _squeeze
+from .optimizer import Optimizer, Params, _require_numbers, _squeeze
 
 
 class Adam(Optimizer):
@@ -20,8 +20,9 @@ class Adam(Optimizer):
         betas: how much of the running mean of g, and of g², is kept: both in [0, 1), both floats or
             both tensors with one element.
         eps: added to the root. In float16 anything below 6e-8 is 0, and a zero gradient gives nan.
-        weight_decay: ``weight_decay * p`` is added to the gradient, or with
-            ``decoupled_weight_decay`` p shrinks by the factor ``1 - lr * weight_decay``.
+        weight_decay: ``weight_decay * p`` is added to the gradient.
+        decoupled_weight_decay: instead p shrinks by the factor ``1 - lr * weight_decay``, and the
+            running means see nothing of it: this is `AdamW`.
         amsgrad: divide by the largest running mean of g² so far.
         maximize: climb instead of descend.
         foreach: run the rule on lists of tensors. None: on CUDA yes, on CPU no.
@@ -33,8 +34,10 @@ class Adam(Optimizer):
 
     Raises:
         ValueError: lr, eps or weight_decay negative or nan; a beta outside [0, 1); betas of mixed
-            kind; a tensor with several elements; tensor lr or betas with foreach.
-        RuntimeError: in ``step``, for a sparse gradient. Nothing is changed.
+            kind; a tensor lr with several elements; tensor lr or betas with foreach.
+        TypeError: something that should be a number is none.
+        RuntimeError: a beta with several elements; in ``step``, a sparse gradient.
+        KeyError: in ``step``, amsgrad was switched on too late. ``step`` then changes nothing.
 
     Note:
         For a parameter of shape () with tensor betas, PyTorch divides in the wider dtype of the two
@@ -61,34 +64,38 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        for name, value in {"lr": lr, "betas[0]": betas[0], "betas[1]": betas[1]}.items():
-            if isinstance(value, Tensor) and foreach and not capturable:
-                raise ValueError(
-                    f"{name} cannot be a tensor with foreach=True: leave foreach unset"
-                )
-            if isinstance(value, Tensor) and value.numel() != 1:
-                raise ValueError(f"a tensor {name} has one element, this one has {value.numel()}")
+        beta1, beta2 = betas[0], betas[1]
+        if foreach and not capturable:
+            _refuse_tensors(ValueError, lr=lr, beta1=beta1, beta2=beta2)
+        _require_numbers(ValueError, lr=lr)
+        _require_numbers(RuntimeError, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
         for name, value in {"lr": lr, "eps": eps, "weight_decay": weight_decay}.items():
             if not 0 <= value:
                 raise ValueError(f"{name} must not be negative or nan, got {value}")
-        for beta in betas[:2]:
-            if not 0 <= beta < 1:
-                raise ValueError(f"both betas must be at least 0 and below 1, got {betas}")
-        if not any(all(isinstance(beta, kind) for beta in betas[:2]) for kind in (float, Tensor)):
-            raise ValueError("betas must be both floats or both tensors")
+        if not all(0 <= beta < 1 for beta in (beta1, beta2)):
+            raise ValueError(f"both betas must be at least 0 and below 1, got {betas}")
+        kinds = [all(isinstance(beta, kind) for beta in betas) for kind in (float, Tensor)]
+        if len(betas) != 2 or not any(kinds):
+            raise ValueError("betas must be two floats or two tensors")
         betas = tuple(map(_squeeze, betas))
         what = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
         how = dict(foreach=foreach, capturable=capturable, differentiable=differentiable)
         how |= dict(fused=fused, decoupled_weight_decay=decoupled_weight_decay)
         super().__init__(params, what | dict(maximize=maximize) | how)
 
-    def check(self, p: Tensor, group: dict[str, Any]) -> None:
-        if p.grad.is_sparse:
-            raise RuntimeError("Adam needs dense gradients: use SGD, or torch.optim.SparseAdam")
-        if group["foreach"] and isinstance(group["lr"], Tensor):
-            raise RuntimeError("lr cannot be a tensor with foreach=True: leave foreach unset")
-        if group["amsgrad"] and "max_exp_avg_sq" not in self.state.get(p, {"max_exp_avg_sq": None}):
-            raise KeyError("max_exp_avg_sq: amsgrad was switched on after the state was made")
+    def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        beta1, beta2 = group["betas"]
+        if group["foreach"] and params:
+            _refuse_tensors(RuntimeError, lr=group["lr"])
+            _refuse_tensors(ValueError, beta1=beta1, beta2=beta2)
+        needed = {"step", *self.state_keys[: 3 if group["amsgrad"] else 2]}
+        for p in params:
+            if p.grad.is_sparse:
+                raise RuntimeError("Adam needs dense gradients: use SGD, or torch.optim.SparseAdam")
+            state = self.state.get(p)
+            if state and not needed <= state.keys():
+                missing = sorted(needed - state.keys())
+                raise KeyError(f"{missing}: not in the state, which was made with other options")
 
     def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         state = self.state[p]
@@ -114,19 +121,9 @@ class Adam(Optimizer):
         )
 
     @staticmethod
-    def rule(
-        p: Any,
-        g: Any,
-        exp_avg: Any,
-        exp_avg_sq: Any,
-        max_exp_avg_sq: Any,
-        *,
-        step_size: Any,
-        bias_correction2_sqrt: Any,
-        betas: Any,
-        eps: float,
-        amsgrad: bool,
-    ) -> None:
+    def rule(p: Any, g: Any, exp_avg: Any, exp_avg_sq: Any, max_exp_avg_sq: Any, *,
+             step_size: Any, bias_correction2_sqrt: Any, betas: Any,
+             eps: float, amsgrad: bool) -> None:  # fmt: skip
         """Update ``p`` and its running means in place from its gradient ``g``."""
         exp_avg.lerp_(g, 1 - like(betas[0], g))
         exp_avg_sq.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])
@@ -170,3 +167,9 @@ class AdamW(Adam):
         super().__setstate__(state)
         for group in self.param_groups:  # whatever dictionary was loaded, AdamW stays AdamW
             group["decoupled_weight_decay"] = True
+
+
+def _refuse_tensors(error: type[Exception], **numbers: float | Tensor) -> None:
+    for name, x in numbers.items():
+        if isinstance(x, Tensor):
+            raise error(f"{name} cannot be a tensor with foreach=True: leave foreach unset")

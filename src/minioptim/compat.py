@@ -1,4 +1,4 @@
-"""What exists only because programs lean on it: hooks, and dictionaries written by older versions.
+"""What exists only because programs lean on it: hooks, old dictionaries, deprecated calls.
 
 Nothing here changes a number. A reader who wants to know how an optimizer works can skip this file.
 """
@@ -23,16 +23,11 @@ INSTANCE_HOOKS = (
     "_optimizer_load_state_dict_post_hooks",
 )
 
+EPOCH_IS_DEPRECATED = "step(epoch) is deprecated: call step(), which keeps what others did to lr"
+
 # Options that came later than the first release, with the value that means "as before".
-LATER_OPTIONS = {
-    "nesterov": False,
-    "amsgrad": False,
-    "maximize": False,
-    "foreach": None,
-    "differentiable": False,
-    "capturable": False,
-    "decoupled_weight_decay": False,
-}
+LATER_OPTIONS = dict(nesterov=False, amsgrad=False, maximize=False, foreach=None, capturable=False)
+LATER_OPTIONS |= dict(differentiable=False, decoupled_weight_decay=False)
 
 
 def _register(hooks: OrderedDict, hook: Callable, prepend: bool = False) -> Handle:
@@ -77,9 +72,7 @@ def hooked(step: Callable) -> Callable:
             if changed is None:
                 continue
             if not (isinstance(changed, tuple) and len(changed) == 2):
-                raise RuntimeError(
-                    f"a step pre-hook returns None or (args, kwargs), but this one gave {changed!r}"
-                )
+                raise RuntimeError(f"a pre-hook returns None or (args, kwargs), not {changed!r}")
             args, kwargs = changed
         result = step(*args, **kwargs)
         for hook in [*optimizer._optimizer_step_post_hooks.values(), *_step_post_hooks.values()]:

@@ -121,12 +121,13 @@ def foreach(
     On CUDA one call for a list launches a few kernels where the loop launches one per tensor. The
     temporaries of the rule are alive for all tensors at once, so it needs more memory.
 
-    A bucket goes through `loop` instead where a list cannot stand for it: sparse gradients, or
-    state that some of its rows have and others lack. PyTorch does the same, and in half precision
-    the difference can be seen. Arguments and result are those of `loop`.
+    A bucket goes through `loop` instead where a list cannot stand for it: state that some of its
+    rows have and others lack. PyTorch does the same, and in half precision the difference can be
+    seen. Arguments and result are those of `loop`.
     """
     buckets: dict[tuple, list[int]] = {}
-    for i, (p, *_) in enumerate(rows):
+    for i, row in enumerate(rows):
+        p = row[0]
         buckets.setdefault((p.device, p.dtype), []).append(i)
     results: list[Any] = [None] * len(rows)
     for indices in buckets.values():
@@ -136,20 +137,18 @@ def foreach(
                 bucket = [as_pairs(row) for row in bucket]
             columns = zip(*bucket, strict=True)
             p, g, *state = [None if col[0] is None else TensorList(col) for col in columns]
-            result = rule(p, penalty(p, g), *state, **options)
-            bucket_results = [None] * len(indices) if result is None else result
+            bucket_results = rule(p, penalty(p, g), *state, **options)
         else:
             bucket_results = loop(rule, bucket, penalty, options, pairs)
-        for i, r in zip(indices, bucket_results, strict=True):
-            results[i] = r
+        for i, result in zip(indices, bucket_results or (), strict=False):
+            results[i] = result
     return results
 
 
 def listable(rows: list[Row]) -> bool:
-    """Whether one list per column can stand for these rows: dense, and all with the same state."""
-    return all(not g.is_sparse for _, g, *_ in rows) and all(
-        len({t is None for t in column}) == 1 for column in zip(*rows, strict=True)
-    )
+    """Whether one list per column can stand for these rows: all have the same state."""
+    _, _, *columns = zip(*rows, strict=True)
+    return all(len({t is None for t in column}) == 1 for column in columns)
 
 
 # --- differentiable ------------------------------------------------------------------------------

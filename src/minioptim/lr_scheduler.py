@@ -33,6 +33,7 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor
 
+from .compat import EPOCH_IS_DEPRECATED
 from .optimizer import Optimizer
 
 LR = float | Tensor  # a learning rate: a number, or a tensor with one element
@@ -274,8 +275,6 @@ class _Recursive(_Declared):
 
     def next_lrs(self) -> list[LR]:
         ratio = self.ratio(self.last_epoch)
-        if ratio == 1:
-            return _present_lrs(self.optimizer)
         return [group["lr"] * ratio for group in self.optimizer.param_groups]
 
     def _get_closed_form_lr(self) -> list[LR]:
@@ -759,8 +758,9 @@ class CyclicLR(_Cycling):
         mode: "triangular", "triangular2" (each cycle half as high as the one before) or
             "exp_range" (the height is multiplied by ``gamma`` at every step).
         gamma: for "exp_range".
-        scale_fn: takes the place of ``mode``: the height as a function of the cycle (1, 2, ...) if
-            ``scale_mode`` is "cycle", of the step if it is "iterations".
+        scale_fn: takes the place of ``mode``: the height as a function of the cycle or of the step.
+        scale_mode: "cycle" if ``scale_fn`` is to be called with the cycle (1, 2, ...), "iterations"
+            if with the step.
         cycle_momentum: also move the momentum (SGD) or the first beta (Adam), from
             ``max_momentum`` at the lowest rate to ``base_momentum`` at the highest.
         base_momentum, max_momentum: one number, or a list with one per group.
@@ -873,7 +873,8 @@ class OneCycleLR(_Cycling):
     Args:
         optimizer, last_epoch: see `LRScheduler`.
         max_lr: the highest rate; one number, or a list with one per group.
-        total_steps: length of the schedule. Instead give ``epochs`` and ``steps_per_epoch``.
+        total_steps: length of the schedule.
+        epochs, steps_per_epoch: instead of ``total_steps``, which is then their product.
         pct_start: share of the steps spent going up (a share, in spite of its name).
         anneal_strategy: "cos" or "linear", the shape of the ways up and down.
         cycle_momentum: also move the momentum (SGD) or the first beta (Adam), from
@@ -1169,8 +1170,6 @@ class ChainedScheduler(_Combined):
 
 
 # --- what exists only because programs lean on it ------------------------------------------------
-
-EPOCH_IS_DEPRECATED = "step(epoch) is deprecated: call step(), which keeps what others did to lr"
 
 
 class _LRScheduler(LRScheduler):

@@ -20,12 +20,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import chain
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
 
 from . import compat
+from .compat import register_optimizer_step_post_hook, register_optimizer_step_pre_hook  # noqa: F401
 from .engines import NO_PENALTY, Engine, Penalty, differentiable, foreach, loop
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -63,7 +64,9 @@ class Optimizer(compat.Hooks):
 
     # A subclass brings these two, unless it has a `step` of its own.
     rule: Callable[..., Any]
-    scalars: Callable[..., dict[str, Any]]
+
+    def scalars(self, *args: Any, **options: Any) -> dict[str, Any]:
+        raise NotImplementedError(f"{type(self).__name__} needs scalars and rule, or its own step")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -82,7 +85,7 @@ class Optimizer(compat.Hooks):
         self.defaults = defaults
         self._init_hooks()
         if isinstance(params, Tensor):
-            raise TypeError(f"params must be an iterable of tensors or dicts, not {_type(params)}")
+            raise TypeError(f"params must be an iterable of tensors, not {torch.typename(params)}")
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         groups = list(params)
@@ -100,15 +103,13 @@ class Optimizer(compat.Hooks):
         Source: ``torch.optim.Optimizer.add_param_group``.
         """
         if not isinstance(param_group, dict):
-            raise TypeError(f"a parameter group is a dict, not {_type(param_group)}")
+            raise TypeError(f"a parameter group is a dict, not {torch.typename(param_group)}")
         names, tensors = _names_and_tensors(param_group["params"])
         for p in tensors:
             if not isinstance(p, Tensor):
-                raise TypeError(f"an optimizer can only optimize tensors, not {_type(p)}")
+                raise TypeError(f"an optimizer can only optimize tensors, not {torch.typename(p)}")
             if not (self.defaults.get("differentiable") or p.is_leaf or p.retains_grad):
-                raise ValueError(
-                    "can't optimize a tensor that is computed from others (a non-leaf)"
-                )
+                raise ValueError("can't optimize a tensor computed from others: pass its leaves")
         if len(tensors) != len(set(tensors)):
             message = "a parameter appears twice in this group, and will be updated twice per step"
             warnings.warn(message, stacklevel=3)
@@ -173,8 +174,7 @@ class Optimizer(compat.Hooks):
         """The engine, and the parameters that have a gradient; all checked before any update."""
         _refuse_unsupported(group)
         params = [p for p in group["params"] if p.grad is not None]
-        for p in params:
-            self.check(p, group)
+        self.check(group, params)
         return choose_engine(group, params), params
 
     def _update(self, group: dict[str, Any], engine: Engine, params: list[Tensor]) -> None:
@@ -183,24 +183,27 @@ class Optimizer(compat.Hooks):
         penalty = self.penalty(group)
         # Parameters that missed a gradient lag behind. All in a batch have made the same number of
         # steps, so one set of numbers serves the whole batch.
-        batches: dict[float, list[tuple[Any, ...]]] = defaultdict(list)
+        batches: dict[tuple[float, ...], list[tuple[Any, ...]]] = defaultdict(list)
+        step: tuple[float, ...] = ()
         for p in params:
             state = self.init_state(p, group)
-            step = 0.0
             if self.counts_steps:
                 state["step"] += 1
-                step = state["step"].item()
-            batches[step].append((p, p.grad, *[state.get(key) for key in self.state_keys]))
+                step = (state["step"].item(),)
+            batches[step].append((p, p.grad, *map(state.get, self.state_keys)))
 
         for step, rows in batches.items():
-            numbers = self.scalars(step, **values) if self.counts_steps else self.scalars(**values)
+            numbers = self.scalars(*step, **values)
             results = engine(self.rule, rows, penalty, numbers, self.complex_as_pairs)
             for row, result in zip(rows, results, strict=True):
                 if result is not None:
                     self.state[row[0]][self.state_keys[0]] = result
 
-    def check(self, p: Tensor, group: dict[str, Any]) -> None:
-        """Raise an error if this optimizer cannot update ``p``. Nothing has been changed yet."""
+    def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """Raise an error if ``params``, all with a gradient, cannot be updated with these options.
+
+        Called for every group before anything is changed.
+        """
 
     def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of ``p``, made first if it has none. The rule may add to it."""
@@ -208,7 +211,7 @@ class Optimizer(compat.Hooks):
 
     def penalty(self, group: dict[str, Any]) -> Penalty:
         """Sign and weight decay of a group: they come before the rule, and are the same for all."""
-        weight_decay, maximize = group["weight_decay"], group["maximize"]
+        weight_decay, maximize = group.get("weight_decay", 0), group.get("maximize", False)
         if weight_decay == 0:
             return Penalty(maximize) if maximize else NO_PENALTY
         if group.get("decoupled_weight_decay"):
@@ -229,7 +232,7 @@ class Optimizer(compat.Hooks):
         params = chain(*(group["params"] for group in self.param_groups))
         number = {p: i for i, p in enumerate(params)}
         state_dict = {
-            "state": {number.get(p, p): state for p, state in self.state.items()},
+            "state": {number[p] if isinstance(p, Tensor) else p: s for p, s in self.state.items()},
             "param_groups": [
                 {k: v for k, v in group.items() if k != "params"}
                 | {"params": [number[p] for p in group["params"]]}
@@ -291,15 +294,15 @@ class Optimizer(compat.Hooks):
         self._init_hooks()
         for group in self.param_groups:
             compat.fill_later_options(group, self.defaults)
-            for p in group["params"]:
+            for p in group["params"] if self.counts_steps else ():
                 compat.step_as_tensor(self.state.get(p, {}))
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__} ("]
+        text = f"{type(self).__name__} ("
         for i, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {i}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
-        return "\n".join([*lines, ")"])
+            options = (f"    {key}: {group[key]}\n" for key in sorted(group) if key != "params")
+            text += f"\nParameter Group {i}\n{''.join(options)}"
+        return text + ")"
 
 
 def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
@@ -314,12 +317,22 @@ def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
             raise AssertionError("foreach=True cannot be differentiable: leave foreach unset")
         return differentiable
     if use_foreach is None and group.get("fused") is None:
-        # A subclass of Parameter may mean something by its methods that a list call would skip.
+        # A subclass of Parameter may mean something by its methods that a list call would skip, and
+        # the numbers of Adam have to be numbers there.
+        numbers = (group["lr"], *group["betas"]) if "betas" in group else ()
         use_foreach = all(
             type(p) in (Tensor, torch.nn.Parameter) and p.device.type in FOREACH_DEVICES
             for p in params
-        )
+        ) and not any(isinstance(x, Tensor) for x in numbers)
     return foreach if use_foreach else loop
+
+
+def _require_numbers(if_many: type[Exception], **numbers: Any) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, SupportsFloat):
+            raise TypeError(f"{name} must be a number, not {value!r}")
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise if_many(f"{name} must be one number, and not {value.numel()} in a tensor")
 
 
 def _refuse_unsupported(group: dict[str, Any]) -> None:
@@ -361,7 +374,3 @@ def _squeeze(x: Any) -> Any:
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def _type(x: Any) -> str:
-    return torch.typename(x)

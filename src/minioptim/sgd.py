@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .optimizer import Optimizer, Params
+from .optimizer import Optimizer, Params, _require_numbers
 
 
 class SGD(Optimizer):
@@ -29,6 +29,7 @@ class SGD(Optimizer):
     Raises:
         ValueError: a negative lr, momentum or weight_decay; a tensor lr with several elements;
             nesterov without momentum or with dampening.
+        TypeError: lr, momentum or weight_decay is not a number.
 
     Note:
         The learning rate multiplies the buffer, not the gradient that enters it. In the classical
@@ -53,7 +54,8 @@ class SGD(Optimizer):
         fused: bool | None = None,
     ) -> None:
         if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError(f"a tensor lr has one element, this one has {lr.numel()}")
+            raise ValueError(f"lr must be one number, and not {lr.numel()} in a tensor")
+        _require_numbers(RuntimeError, lr=lr, momentum=momentum, weight_decay=weight_decay)
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
@@ -71,16 +73,8 @@ class SGD(Optimizer):
         return dict(lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
 
     @staticmethod
-    def rule(
-        p: Any,
-        g: Any,
-        momentum_buffer: Any,
-        *,
-        lr: Any,
-        momentum: Any,
-        dampening: Any,
-        nesterov: bool,
-    ) -> Any:
+    def rule(p: Any, g: Any, momentum_buffer: Any, *,
+             lr: Any, momentum: Any, dampening: Any, nesterov: bool) -> Any:  # fmt: skip
         """Update ``p`` in place from its gradient ``g``, and return the new buffer."""
         buf = momentum_buffer
         if momentum is not None:
