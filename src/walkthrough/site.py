@@ -2,6 +2,7 @@
 
 - a change in the code or in a pinned version re-executes every notebook;
 - mathematics works without a network: MathJax is copied from an installed package;
+- the picture of the first page is drawn;
 - every page ends with licences, the torch that built it, the date and the third-party notices;
 - faults of the theme that a reader would notice are mended in the finished pages.
 
@@ -28,6 +29,8 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import SphinxError
 from sphinx.util import logging
+
+from . import cover
 
 LOGGER = logging.getLogger(__name__)
 NOTICES = "third-party-notices"
@@ -129,6 +132,16 @@ def copy_mathjax(app: Sphinx, builder: Any) -> None:
             shutil.copytree(source / name, target / name, dirs_exist_ok=True)
         else:
             shutil.copy2(source / name, target / name)
+
+
+# --- the picture of the first page ----------------------------------------------------------------
+
+
+def draw_cover(app: Sphinx) -> None:
+    try:
+        cover.draw(Path(app.srcdir) / "_build" / "drawn" / "cover.png")
+    except AssertionError as error:
+        raise SphinxError(f"the picture of the first page: {error}") from error
 
 
 # --- the footer ---------------------------------------------------------------------------------
@@ -301,6 +314,8 @@ MENDS = [
     # 1.4 MB of script that serves custom icons only; the icons in use come from a web font
     (re.compile(r"<script[^>]*fontawesome[^>]*></script>\s*"), ""),
     (re.compile(r'<link rel="preload" as="script" href="[^"]*fontawesome[^"]*"\s*/?>\s*'), ""),
+    # its name must contain what is written on it, "Search Ctrl+K"
+    (re.compile(r'(<button class="btn search-button-field[^>]*) aria-label="Search"'), r"\1"),
     # a table that scrolls sideways must scroll by keyboard too
     (
         re.compile(r'<div class="pst-scrollable-table-container">'),
@@ -321,12 +336,17 @@ MENDS = [
 ]
 
 
+MATHJAX_TAG = re.compile(r"<script[^>]*mathjax[^>]*></script>\s*")
+
+
 def mend_pages(app: Sphinx) -> None:
     for path in Path(app.outdir).rglob("*.html"):
         before = path.read_text(encoding="utf-8")
         after = before
         for pattern, new in MENDS:
             after = pattern.sub(new, after)
+        if 'class="math' not in after:  # a page without formulas loads nothing for them
+            after = MATHJAX_TAG.sub("", after)
         if after != before:
             path.write_text(after, encoding="utf-8")
 
@@ -344,6 +364,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("walkthrough_code_digest", "", "env")
     app.connect("config-inited", forget_old_outputs)
     app.connect("config-inited", offer_binder)
+    app.connect("builder-inited", draw_cover)
     app.connect("write-started", copy_mathjax)
     app.connect("env-updated", refuse_failed_cells)
     app.connect("html-page-context", add_footer)
