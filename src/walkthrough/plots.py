@@ -403,7 +403,9 @@ def drawing(optimizer: Any, names: Mapping[torch.Tensor, str]) -> None:
         grad = "None" if p.grad is None else "tensor"
         text = f"{names[p]} {tuple(p.shape)}\ngrad: {grad}"
         _box(ax, 36, heights[id(p)], 28, tall, text, COLOURS[0])
-    says = {"defaults": _options(optimizer.defaults, optimizer.defaults, everything=True)}
+    given = {k: v for k, v in optimizer.defaults.items() if v not in (None, False, 0)}
+    off = len(optimizer.defaults) - len(given)
+    says = {"defaults": f"{_options(given, {}, everything=True)}, and {off} that are off"}
     for i, group in enumerate(optimizer.param_groups):
         options = _options(group, optimizer.defaults)
         middle = sum(heights[id(p)] for p in group["params"]) / len(group["params"])
