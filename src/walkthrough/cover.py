@@ -1,6 +1,7 @@
 """The picture on the first page: our optimizers' paths as lines, PyTorch's as circles upon them.
 
-It is drawn when the site is built. Where the two differ in one bit, there is no picture and no site.
+It is drawn when the site is built. Where the two differ in one bit, there is no picture
+and no site.
 """
 
 from collections.abc import Callable

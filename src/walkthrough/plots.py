@@ -18,6 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from .surfaces import Surface
@@ -247,7 +248,8 @@ def _name_the_ends(ax: Axes, tips: Sequence[tuple[str, np.ndarray, np.ndarray, s
         tip = x[last], y[last]
         right, height = ax.transAxes.inverted().transform(ax.transData.transform(tip))
         if right < 0.75:  # a line that ends early
-            ax.annotate(name, tip, (7, 5), textcoords="offset points", color=colour)
+            label = ax.annotate(name, tip, (7, 5), textcoords="offset points", color=colour)
+            label.set_path_effects([withStroke(linewidth=3, foreground="white")])
         else:
             margin.append([float(np.clip(height, 0.0, 1.0)), name, colour])
     margin.sort(key=lambda place: place[0])
