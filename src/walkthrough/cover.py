@@ -4,6 +4,7 @@ It is drawn when the site is built. Where the two differ in one bit, there is no
 and no site.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,7 @@ def draw(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(plots.png(fig))
         plt.close(fig)
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))

@@ -89,7 +89,11 @@ class PanelBlock(CodeBlock):
         rows = panel_box(kind=["panel-rows"])
         html_lines = highlighted(side)
         done = 0
+        starts = [start for start, _, _ in side.notes] + [len(html_lines)]
         for k, (start, count, note) in enumerate(side.notes):
+            after = starts[k + 1]
+            if not any(line.strip() for _, line in side.lines[start + count : after]):
+                count = after - start  # blank lines alone make no block of their own
             if start > done:
                 rows += raw(code_block(html_lines[done:start], side))
             row = panel_box(kind=["panel-row"], ids=[f"{panel_id}-note-{k + 1}"])

@@ -323,7 +323,12 @@ def notices(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 # --- mending the finished pages -----------------------------------------------------------------
 
-NOT_SHIPPED = ("scripts/fontawesome.js", "scripts/fontawesome.js.LICENSE.txt", "**/*.map")
+NOT_SHIPPED = (
+    "readme.png",
+    "scripts/fontawesome.js",
+    "scripts/fontawesome.js.LICENSE.txt",
+    "**/*.map",
+)
 MENDS = [
     # 1.4 MB of script that serves custom icons only; the icons in use come from a web font
     (re.compile(r"<script[^>]*fontawesome[^>]*></script>\s*"), ""),
