@@ -300,7 +300,7 @@ def notices(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         data = importlib.metadata.metadata(name)
         licence = data.get("License-Expression") or data.get("License") or ""
         licence = f" ({html.escape(licence)})" if licence and len(licence) < 60 else ""
-        version = html.escape(data["Version"])
+        version = html.escape(data["Version"].split("+")[0])
         parts.append(
             f"<h2>{html.escape(name)} {version}</h2><p>Here: {html.escape(use)}{licence}.</p>"
         )
