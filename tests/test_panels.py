@@ -1,7 +1,9 @@
 """Source panels: the right lines, clear errors, and a build that fails when a line is lost."""
 
+import html
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from walkthrough import source
+from walkthrough import panels, source
 from walkthrough.source import SourceError, call_arguments, digest, excerpt, locate, panels_in, show
 
 TOY = textwrap.dedent('''
@@ -134,6 +136,25 @@ def test_notes_end_at_the_next_note_a_blank_line_or_the_sixth():
     assert first_count == 1
     assert "if momentum" in noted.lines[second][1]
     assert 1 <= second_count <= 6
+
+
+def test_every_line_that_holds_the_text_is_marked():
+    part = excerpt("torch.optim.sgd._single_tensor_sgd", emphasize="param.add_(grad, alpha=-lr)")
+    marked = [line for number, line in part.lines if number in part.emphasized]
+    assert len(marked) == 2
+    assert all("param.add_(grad, alpha=-lr)" in line for line in marked)
+
+
+@pytest.mark.parametrize(
+    "name", ["torch.optim.sgd.SGD", "torch.optim.adam._multi_tensor_adam", "minioptim.SGD.rule"]
+)
+def test_the_site_shows_every_character_of_the_code(name):
+    """Places where a long line may go on below, and indentation, must not change what is copied."""
+    side = excerpt(name.replace("minioptim.SGD", "minioptim.sgd.SGD"))
+    text = "".join(panels.highlighted(side))
+    assert "<wbr>" in text
+    assert '--in:4"' in text
+    assert html.unescape(re.sub(r"<[^>]+>", "", text)) == side.code + "\n"
 
 
 def test_a_panel_shows_itself_in_a_notebook():
