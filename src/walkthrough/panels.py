@@ -5,31 +5,46 @@ On a page a panel is an ordinary code block of the class ``panel`` that holds a 
     ```{code-block} python
     :class: panel
     :name: panel-sgd-step
-    walkthrough.show("torch.optim.sgd.SGD.step", start_at="for group", beside="minioptim.SGD.rule")
+    walkthrough.show("torch.optim.sgd.SGD.step", start_at="for group",
+                     beside="minioptim.sgd.SGD.rule")
     ```
 
 In JupyterLab it stays a box with that call, to be pasted into a cell. In the site it becomes the
 lines themselves, taken from the installed package. A name or a text that is not there is a warning
 with page, name and text, so a build with ``-W`` fails.
+
+A panel is linked to by its name, and its notes by that name and their number, counted over both
+columns: ``[](#panel-sgd-step)``, ``[](#panel-sgd-step-note-1)``. Without a text of its own such a
+link says file and lines.
+
+Two more directives, ``{source-map}`` and ``{source-changes}``, make tables from all panels of the
+book: see `walkthrough.sourcemap`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import yaml
 from docutils import nodes
 from docutils.nodes import make_id
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.directives.code import CodeBlock
+from sphinx.domains.std import StandardDomain
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 
+from . import source, sourcemap
 from .source import Excerpt, SourceError, call_arguments, show
 
 LOGGER = logging.getLogger(__name__)
+
+
+FOLD = 40  # a side longer than this is folded, except for what is marked or has a note ...
+SPARED = 8  # ... and except where this many lines or fewer would be folded
 
 
 class panel_box(nodes.General, nodes.Element):
@@ -54,6 +69,8 @@ class PanelBlock(CodeBlock):
     def run(self) -> list[nodes.Node]:
         if "panel" not in self.options.get("class", []):
             return super().run()
+        made = self.env.metadata[self.env.docname].setdefault("panels", [])
+        made.append(self.options.get("name", ""))
         try:
             arguments = call_arguments("\n".join(self.content))
             panel = show(**arguments)
@@ -66,6 +83,8 @@ class PanelBlock(CodeBlock):
             count = self.env.new_serialno("panel")
             box["ids"].append(f"panel-{make_id(arguments['name'])}-{count}")
             self.state.document.note_explicit_target(box, box)
+        box["says"] = panel.sides[0].caption
+        self.notes = 0
         for side in panel.sides:
             self.env.note_dependency(str(side.place.path))
             box += self.side(side, box["ids"][0])
@@ -85,22 +104,49 @@ class PanelBlock(CodeBlock):
             f'<div class="panel-caption"><span><code>{caption}</code>{version}</span>{link}</div>'
         )
         rows = panel_box(kind=["panel-rows"])
-        html_lines = highlighted(side)
+        lines = highlighted(side)
         done = 0
-        for k, (start, count, note) in enumerate(side.notes):
+        for start, count, text in side.notes:
             if start > done:
-                rows += raw(code_block(html_lines[done:start], side))
-            row = panel_box(kind=["panel-row"], ids=[f"{panel_id}-note-{k + 1}"])
-            text = panel_box(kind=["panel-note"])
-            text += self.parse_text_to_nodes(note)
-            row += text
-            row += raw(code_block(html_lines[start : start + count], side))
-            rows += row
+                rows += raw(code_block(lines[done:start], side))
+            rows += self.note(side, start, count, text, panel_id)
             done = start + count
-        if done < len(html_lines):
-            rows += raw(code_block(html_lines[done:], side))
+        fold = fold_at(side)
+        if fold < len(lines):
+            rows += raw(code_block(lines[done:fold], side) if done < fold else "")
+            hidden = side.lines[fold:]
+            rows += raw(
+                f'<details class="panel-fold"><summary>{len(hidden)} more lines, '
+                f"{hidden[0][0]}–{hidden[-1][0]}</summary>"
+                f"{code_block(lines[fold:], side)}</details>"
+            )
+        elif done < len(lines):
+            rows += raw(code_block(lines[done:], side))
         box += rows
         return box
+
+    def note(self, side: Excerpt, start: int, count: int, text: str, panel_id: str) -> panel_box:
+        """A row: some lines and what there is to say about them."""
+        self.notes += 1
+        name = f"{panel_id}-note-{self.notes}"
+        row = panel_box(kind=["panel-row"], ids=[name], names=[name])
+        first, last = side.lines[start][0], side.lines[start + count - 1][0]
+        row["says"] = f"{side.place.file}:{first}" + (f"-{last}" if last > first else "")
+        self.state.document.note_explicit_target(row, row)
+        box = panel_box(kind=["panel-note"])
+        box += self.parse_text_to_nodes(text)
+        row += box
+        link = f'<a class="headerlink" href="#{name}" title="Link to this note">#</a>'
+        row += raw(code_block(highlighted(side)[start : start + count], side, link))
+        return row
+
+
+def fold_at(side: Excerpt) -> int:
+    """How many lines of a side are shown at once."""
+    needed = [start + count for start, count, _ in side.notes]
+    needed += [i + 1 for i, (number, _) in enumerate(side.lines) if number in side.emphasized]
+    fold = max([FOLD, *needed])
+    return fold if len(side.lines) > fold + SPARED else len(side.lines)
 
 
 def raw(text: str) -> nodes.raw:
@@ -109,11 +155,9 @@ def raw(text: str) -> nodes.raw:
 
 def highlighted(side: Excerpt) -> list[str]:
     """One string of HTML for each line, its number in an attribute so that it is not copied."""
-    text = highlight(side.code, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
-    lines = text.rstrip("\n").split("\n")
     out = []
     before = None
-    for (number, _), line in zip(side.lines, lines, strict=True):
+    for (number, _), line in zip(side.lines, source.highlighted(side), strict=True):
         kinds = ["panel-line"]
         if number in side.emphasized:
             kinds.append("panel-mark")
@@ -124,12 +168,102 @@ def highlighted(side: Excerpt) -> list[str]:
     return out
 
 
-def code_block(lines: list[str], side: Excerpt) -> str:
+def code_block(lines: list[str], side: Excerpt, link: str = "") -> str:
     label = f"{side.place.name}, {side.caption}"
     return (
         f'<div class="highlight panel-code"><pre tabindex="0" role="group" aria-label="{label}">'
-        f"{''.join(lines)}</pre></div>"
+        f"{''.join(lines)}</pre>{link}</div>"
     )
+
+
+def give_labels(app: Sphinx, doctree: nodes.document) -> None:
+    """Make the names of panels and notes labels, as those of figures are, with a text to show."""
+    domain = cast(StandardDomain, app.env.get_domain("std"))
+    here = app.env.docname
+    for box in doctree.findall(panel_box):
+        for name in box["names"] if "says" in box else []:
+            other = domain.labels.get(name, (here,))[0]
+            if other != here:
+                LOGGER.warning("panel: %s has one named %r too", other, name, location=box)
+            domain.labels[name] = here, box["ids"][0], box["says"]
+
+
+# --- tables made from all panels ----------------------------------------------------------------
+
+
+class BookDirective(SphinxDirective):
+    """A table made from the panels of the whole book; its source is markdown, made afresh."""
+
+    has_content = True
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        book = Path(self.env.srcdir) / "book"
+        self.env.note_reread()
+        try:
+            text = self.text(book, sourcemap.collect(book))
+        except (SourceError, ValueError, yaml.YAMLError) as error:
+            self.warn(str(error))
+            return []
+        return self.parse_text_to_nodes(text)
+
+    def text(self, book: Path, shown: list[sourcemap.Shown]) -> str:
+        raise NotImplementedError
+
+    def warn(self, message: str) -> None:
+        LOGGER.warning("%s: %s", self.name, message, location=self.get_location(), type="panel")
+
+
+class SourceMap(BookDirective):
+    """``{source-map} count``, ``classes`` or ``functions``."""
+
+    def text(self, book: Path, shown: list[sourcemap.Shown]) -> str:
+        for fault in sourcemap.label_faults(book):
+            self.warn(fault)
+        tables = {
+            "count": sourcemap.count_line,
+            "classes": sourcemap.classes_table,
+            "functions": sourcemap.functions_table,
+        }
+        if self.arguments[0] not in tables:
+            raise ValueError(f"{self.arguments[0]!r} is none of {', '.join(tables)}")
+        text = tables[self.arguments[0]](shown)
+        if self.arguments[0] == "count":
+            LOGGER.info(text.replace("`", ""))
+        return text
+
+
+class SourceChanges(BookDirective):
+    """``{source-changes} VERSION``: what another release did to what the book shows.
+
+    The content says it in words, one line ``name: words`` for each function.
+    """
+
+    def text(self, book: Path, shown: list[sourcemap.Shown]) -> str:
+        version = self.arguments[0]
+        self.env.note_dependency(str(book / sourcemap.RECORD))
+        releases = sourcemap.load(book)["releases"]
+        if version not in releases:
+            raise ValueError(f"not recorded: run `make drift TORCH={version} RECORD=1`")
+        words = yaml.safe_load("\n".join(self.content)) or {}
+        text, lacking = sourcemap.release_table(shown, releases[version], words)
+        for name in lacking:
+            self.warn(f"{name} changed in {version}, and no words say how")
+        return text
+
+
+def missed_panels(app: Sphinx, env: BuildEnvironment) -> None:
+    """The tables read the pages themselves: they must have seen what the builder saw."""
+    for docname in env.found_docs:
+        page = Path(env.doc2path(docname))
+        if page.suffix in (".md", ".ipynb"):
+            try:
+                seen = [panel.label for panel in sourcemap.written(page)]
+            except SourceError:
+                continue  # a warning of the panel itself says so
+            made = env.metadata[docname].get("panels", [])
+            if seen != made:
+                LOGGER.warning("panels made: %s; found: %s", made, seen, location=docname)
 
 
 def configure(app: Sphinx, config: Config) -> None:
@@ -144,7 +278,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
         **{name: (pass_box, pass_box) for name in ("latex", "text", "man", "texinfo", "gettext")},
     )
     app.add_directive("code-block", PanelBlock, override=True)
+    app.add_directive("source-map", SourceMap)
+    app.add_directive("source-changes", SourceChanges)
     app.connect("config-inited", configure)
+    app.connect("env-check-consistency", missed_panels)
+    app.connect("doctree-read", give_labels)
     app.add_css_file("panels.css")
     app.add_js_file("panels.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
