@@ -23,6 +23,8 @@ book: see `walkthrough.sourcemap`.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,12 +45,21 @@ from .source import Excerpt, SourceError, call_arguments, show
 LOGGER = logging.getLogger(__name__)
 
 
-FOLD = 40  # a side longer than this is folded, except for what is marked or has a note ...
-SPARED = 8  # ... and except where this many lines or fewer would be folded
+FOLD = 40  # what comes after so many lines is folded away ...
+NEAR = 6  # ... except so many lines before and after a line that is marked or has a note ...
+SPARED = 8  # ... and runs of so few lines
 
 
 class panel_box(nodes.General, nodes.Element):
     """A ``<div>`` with classes, and an id if it has one."""
+
+
+class panel_says(nodes.caption):
+    """What a link to a panel or a note says if it has no text of its own; not shown itself."""
+
+
+def skip(self: Any, node: nodes.Node) -> None:
+    raise nodes.SkipNode
 
 
 def visit_box(self: Any, node: panel_box) -> None:
@@ -83,7 +94,7 @@ class PanelBlock(CodeBlock):
             count = self.env.new_serialno("panel")
             box["ids"].append(f"panel-{make_id(arguments['name'])}-{count}")
             self.state.document.note_explicit_target(box, box)
-        box["says"] = panel.sides[0].caption
+        box += panel_says("", panel.sides[0].caption)
         self.notes = 0
         for side in panel.sides:
             self.env.note_dependency(str(side.place.path))
@@ -104,24 +115,20 @@ class PanelBlock(CodeBlock):
             f'<div class="panel-caption"><span><code>{caption}</code>{version}</span>{link}</div>'
         )
         rows = panel_box(kind=["panel-rows"])
+        noted = {start: (count, text) for start, count, text in side.notes}
         lines = highlighted(side)
-        done = 0
-        for start, count, text in side.notes:
-            if start > done:
-                rows += raw(code_block(lines[done:start], side))
-            rows += self.note(side, start, count, text, panel_id)
-            done = start + count
-        fold = fold_at(side)
-        if fold < len(lines):
-            rows += raw(code_block(lines[done:fold], side) if done < fold else "")
-            hidden = side.lines[fold:]
-            rows += raw(
-                f'<details class="panel-fold"><summary>{len(hidden)} more lines, '
-                f"{hidden[0][0]}–{hidden[-1][0]}</summary>"
-                f"{code_block(lines[fold:], side)}</details>"
-            )
-        elif done < len(lines):
-            rows += raw(code_block(lines[done:], side))
+        for start, stop, folded in runs(side):
+            block = code_block(lines[start:stop], side)
+            if start in noted:
+                rows += self.note(side, start, *noted[start], panel_id)
+            elif folded:
+                first, last = side.lines[start][0], side.lines[stop - 1][0]
+                rows += raw(
+                    f'<details class="panel-fold"><summary>{stop - start} lines, '
+                    f"{first}–{last}</summary>{block}</details>"
+                )
+            else:
+                rows += raw(block)
         box += rows
         return box
 
@@ -131,7 +138,7 @@ class PanelBlock(CodeBlock):
         name = f"{panel_id}-note-{self.notes}"
         row = panel_box(kind=["panel-row"], ids=[name], names=[name])
         first, last = side.lines[start][0], side.lines[start + count - 1][0]
-        row["says"] = f"{side.place.file}:{first}" + (f"-{last}" if last > first else "")
+        row += panel_says("", f"{side.place.file}:{first}" + (f"-{last}" if last > first else ""))
         self.state.document.note_explicit_target(row, row)
         box = panel_box(kind=["panel-note"])
         box += self.parse_text_to_nodes(text)
@@ -141,12 +148,22 @@ class PanelBlock(CodeBlock):
         return row
 
 
-def fold_at(side: Excerpt) -> int:
-    """How many lines of a side are shown at once."""
-    needed = [start + count for start, count, _ in side.notes]
-    needed += [i + 1 for i, (number, _) in enumerate(side.lines) if number in side.emphasized]
-    fold = max([FOLD, *needed])
-    return fold if len(side.lines) > fold + SPARED else len(side.lines)
+def runs(side: Excerpt) -> Iterator[tuple[int, int, bool]]:
+    """The lines of a side in runs: those with one note, those shown, those folded away."""
+    of: dict[int, int] = {}  # the line that a line has its note in common with
+    for start, count, _ in side.notes:
+        of.update(dict.fromkeys(range(start, start + count), start))
+    needed = [*of, *(i for i, (number, _) in enumerate(side.lines) if number in side.emphasized)]
+    shown = set(range(FOLD)).union(*(range(i - NEAR, i + NEAR + 1) for i in needed))
+    hidden: set[int] = set()
+    for seen, run in itertools.groupby(range(len(side.lines)), lambda i: i in shown):
+        lines = list(run)
+        if not seen and len(lines) > SPARED:
+            hidden.update(lines)
+    indices = range(len(side.lines))
+    for (_, folded), run in itertools.groupby(indices, lambda i: (of.get(i), i in hidden)):
+        lines = list(run)
+        yield lines[0], lines[-1] + 1, folded
 
 
 def raw(text: str) -> nodes.raw:
@@ -181,11 +198,12 @@ def give_labels(app: Sphinx, doctree: nodes.document) -> None:
     domain = cast(StandardDomain, app.env.get_domain("std"))
     here = app.env.docname
     for box in doctree.findall(panel_box):
-        for name in box["names"] if "says" in box else []:
+        said = next((node for node in box if isinstance(node, panel_says)), None)
+        for name in box["names"] if said is not None else []:
             other = domain.labels.get(name, (here,))[0]
             if other != here:
                 LOGGER.warning("panel: %s has one named %r too", other, name, location=box)
-            domain.labels[name] = here, box["ids"][0], box["says"]
+            domain.labels[name] = here, box["ids"][0], said.astext()
 
 
 # --- tables made from all panels ----------------------------------------------------------------
@@ -205,7 +223,9 @@ class BookDirective(SphinxDirective):
         except (SourceError, ValueError, yaml.YAMLError) as error:
             self.warn(str(error))
             return []
-        return self.parse_text_to_nodes(text)
+        box = panel_box(kind=["source-table"])
+        box += self.parse_text_to_nodes(text)
+        return [box]
 
     def text(self, book: Path, shown: list[sourcemap.Shown]) -> str:
         raise NotImplementedError
@@ -276,6 +296,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
         panel_box,
         html=(visit_box, depart_box),
         **{name: (pass_box, pass_box) for name in ("latex", "text", "man", "texinfo", "gettext")},
+    )
+    app.add_node(
+        panel_says,
+        **{name: (skip, None) for name in ("html", "latex", "text", "man", "texinfo", "gettext")},
     )
     app.add_directive("code-block", PanelBlock, override=True)
     app.add_directive("source-map", SourceMap)

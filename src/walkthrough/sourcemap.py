@@ -8,13 +8,14 @@ which functions differ in other releases. Only `record` and `record_release` wri
 from __future__ import annotations
 
 import ast
+import collections
 import datetime
 import difflib
 import io
 import json
 import re
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,14 @@ class Shown:
 
     def lines(self, root: Path | None = None) -> list[tuple[int, str]]:
         return excerpt(self.name, **self.options, root=root).lines
+
+    def code(self, root: Path | None = None) -> list[str] | None:
+        """The lines it shows without comments; None if a text that it looks for is gone."""
+        try:
+            lines = self.lines(root)
+        except SourceError:
+            return None
+        return code_lines(locate(self.name, root), lines[0][0], lines[-1][0])
 
 
 def pages(book: Path) -> list[Path]:
@@ -210,25 +219,27 @@ def installed() -> Path:
     return source.package_root("torch")
 
 
-def code_lines(place: Place) -> list[str]:
-    """The lines of a definition without comments, docstrings and blank lines."""
-    lines = place.text.split("\n")[: place.last]
+def code_lines(place: Place, first: int = 0, last: int = 0) -> list[str]:
+    """The lines of a definition, or some of them, without comments, docstrings and blank lines."""
+    first, last = first or place.first, last or place.last
+    lines = place.text.split("\n")[:last]
     for token in tokenize.generate_tokens(io.StringIO(place.text).readline):
         row, column = token.start
-        if token.type == tokenize.COMMENT and row <= place.last:
+        if token.type == tokenize.COMMENT and row <= last:
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(place.node):
         if isinstance(node, Definition):
             for row in Place("", place.path, "", "", node).docstring:
-                lines[row - 1] = ""
-    return [line.rstrip() for line in lines[place.first - 1 :] if line.strip()]
+                if row <= last:
+                    lines[row - 1] = ""
+    return [line.rstrip() for line in lines[first - 1 :] if line.strip()]
 
 
 # --- what became of it ----------------------------------------------------------------------------
 
 KINDS = {
-    "code": "its code changed",
-    "types": "only its annotations changed",
+    "code": "the code changed",
+    "types": "only annotations changed",
     "moved": "it moved",
     "renamed": "it was renamed",
     "gone": "it is gone",
@@ -246,13 +257,13 @@ class Change:
     said: str = ""
     again: list[Shown] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)  # what differs, if both versions are here
+    spared: list[Shown] = field(default_factory=list)  # panels whose own lines are the same
 
 
 def compare(
     shown: Iterable[Shown],
     digests: Mapping[str, str],
     root: Path | None = None,
-    skip: Iterable[str] = (),
 ) -> list[Change]:
     """What differs from the recorded digests in a package, by default in the installed one.
 
@@ -260,13 +271,10 @@ def compare(
         shown: what the book shows.
         digests: the recorded ones, by name.
         root: the folder that holds the package.
-        skip: names that ``root`` cannot be asked for.
     """
     changes = []
     others: dict[str, list[str]] | None = None
     for name, sides in by_name(shown).items():
-        if name in skip:
-            continue
         if name not in digests:
             changes.append(Change(name, "unrecorded", again=sides))
             continue
@@ -325,6 +333,7 @@ def _changed(
             )
             if not line.startswith(("---", "+++", "@@"))
         ]
+        change.spared = [side for side in sides if side.code() == side.code(root)]
     return change
 
 
@@ -482,7 +491,7 @@ def classes_table(shown: list[Shown]) -> str:
                 read.append(_link(side, f"`{short}`"))
         missing = ", ".join(to_come) if read else "all of it"
         rows.append(
-            f"| `{name.split('.')[-1]}` | `{place.file}:{place.first}-{place.last}` "
+            f"| `{name.split('.')[-1]}` | `{Path(place.file).name}:{place.first}-{place.last}` "
             f"| {', '.join(read) or '—'} | {missing if to_come else 'nothing'} |"
         )
     return "\n".join(rows)
@@ -498,7 +507,7 @@ def functions_table(shown: list[Shown]) -> str:
         )
         short = name.removeprefix(_module(name) + ".")
         files.setdefault(place.file, []).append(
-            f"| {place.first:06d} | `{short}` | {place.first}–{place.last} | {_links(sides)} "
+            f"| {place.first:06d} | `{short}` | {place.first}\u2060–\u2060{place.last} | {_links(sides)} "
             f"| {ours or '—'} | `{source.digest(place)}` |"
         )
     head = "| function | lines | shown in | in `minioptim` | digest |\n|---|---|---|---|---|"
@@ -520,31 +529,19 @@ def release_table(
         sides = named.get(name, []) + named.get(name.rpartition(".")[0], [])
         if not sides:
             continue
-        if name not in words:
+        kind = differ.pop(name)
+        if name not in words and kind != "types":
             lacking.append(name)
-        kind = KINDS[differ.pop(name)]
         what = words.get(name, "").strip()
-        rows.append(
-            f"| `{name.removeprefix('torch.optim.')}` | {kind} | {what} | {_links(sides)} |"
-        )
+        short = f"`{name.removeprefix('torch.optim.')}`"
+        rows.append(f"| {short} | {KINDS[kind]} | {what} | {_links(sides)} |")
     read = [name for name in named if name.startswith("torch.optim.")]
+    kinds = collections.Counter(release["differ"].values())
+    found = ", ".join(f"of {kinds[kind]} {words}" for kind, words in KINDS.items() if kinds[kind])
     said = (
-        f"Compared on {release['compared']} with {release['against']}: of {release['functions']} "
-        f"functions and methods of `torch.optim`, {len(release['differ'])} differ, "
+        f"Compared on {release['compared']} with torch {release['against']}. "
+        f"Of {release['functions']} functions and methods of `torch.optim`, "
+        f"{sum(kinds.values())} differ{': ' + found if found else ''}. "
+        f"This book shows {len(read)} functions and classes; {len(rows) - 2} of them differ."
     )
-    types = sum(kind == "types" for kind in release["differ"].values())
-    said += f"{types} of them in nothing but annotations. "
-    said += f"Of the {len(read)} that this book shows, {len(rows) - 2} differ"
-    tables = [said + (":" if len(rows) > 2 else ".")]
-    if len(rows) > 2:
-        tables.append("\n".join(rows))
-    for kind, count in _counts(differ.values()):
-        tables.append(f"Not shown here: {count} of which {KINDS[kind]}.")
-    return "\n\n".join(tables), lacking
-
-
-def _counts(kinds: Iterable[str]) -> Iterator[tuple[str, int]]:
-    held = list(kinds)
-    for kind in KINDS:
-        if kind in held:
-            yield kind, held.count(kind)
+    return said + ("\n\n" + "\n".join(rows) if len(rows) > 2 else ""), lacking
