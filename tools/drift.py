@@ -46,21 +46,21 @@ def fetch(version: str, target: Path, more: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--progress-bar=off", "--no-input", "-d", folder, f"torch=={version}"]
-        process = subprocess.Popen(
+        heard = []
+        with subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"},
-        )
-        assert process.stdout is not None
-        heard = []
-        for line in process.stdout:  # pip names the size before the first byte comes
-            heard.append(line.rstrip())
-            said = announcement(line, version)
-            if said:
-                print(said, flush=True)
-        if process.wait():
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:  # pip names the size before the first byte comes
+                heard.append(line.rstrip())
+                said = announcement(line, version)
+                if said:
+                    print(said, flush=True)
+        if process.returncode:
             sys.exit("\n".join([*heard[-6:], f"torch {version} was not fetched."]))
         (wheel,) = Path(folder).glob("torch-*.whl")
         unpack(wheel, target, more)
@@ -178,7 +178,7 @@ def run_parity(version: str = "", root: Path | None = None, python: str = "") ->
 # --- the command ----------------------------------------------------------------------------------
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch", default="", metavar="VERSION", help="compare another release")
     parser.add_argument("--root", type=Path, help="compare a folder that holds torch/optim")
@@ -186,7 +186,7 @@ def main() -> int:
     parser.add_argument("--python", default="", help="a Python that has the other release")
     parser.add_argument("--no-tests", action="store_true", help="leave out the parity tests")
     parser.add_argument("--book", type=Path, default=ROOT / "book", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     shown = sourcemap.collect(options.book)
     if options.record and not (options.torch or options.root):
         return record(options.book)

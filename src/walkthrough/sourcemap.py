@@ -119,6 +119,15 @@ class Shown:
             return None
         return code_lines(locate(self.name, root), lines[0][0], lines[-1][0])
 
+    @property
+    def span(self) -> tuple[str, int, int] | None:
+        """File, first and last line in the installed package; None if that is lost."""
+        try:
+            lines = self.lines()
+        except SourceError:
+            return None
+        return locate(self.name).file, lines[0][0], lines[-1][0]
+
 
 def pages(book: Path) -> list[Path]:
     """Every page of the book, in order."""
@@ -190,12 +199,8 @@ def label_faults(book: Path) -> list[str]:
 
 def different(shown: Iterable[Shown]) -> set[tuple[str, int, int]]:
     """The different excerpts of torch.optim: file, first line, last line."""
-    found = set()
-    for side in shown:
-        if side.name.startswith("torch.optim."):
-            lines = side.lines()
-            found.add((locate(side.name).file, lines[0][0], lines[-1][0]))
-    return found
+    spans = (side.span for side in shown if side.name.startswith("torch.optim."))
+    return {span for span in spans if span is not None}
 
 
 # --- what a package holds -------------------------------------------------------------------------
@@ -461,8 +466,9 @@ def parts_shown(shown: Iterable[Shown]) -> dict[str, list[tuple[int, int, Shown]
     """The lines that panels show, by file."""
     found: dict[str, list[tuple[int, int, Shown]]] = {}
     for side in shown:
-        lines = side.lines()
-        found.setdefault(locate(side.name).file, []).append((lines[0][0], lines[-1][0], side))
+        if side.span is not None:
+            file, first, last = side.span
+            found.setdefault(file, []).append((first, last, side))
     return found
 
 
@@ -500,15 +506,15 @@ def classes_table(shown: list[Shown]) -> str:
 def functions_table(shown: list[Shown]) -> str:
     """Every function that a panel shows, file by file."""
     files: dict[str, list[str]] = {}
-    for name, sides in by_name(shown).items():
+    for name, sides in by_name(side for side in shown if side.span is not None).items():
         place = locate(name)
         ours = ", ".join(
             f"`{other.removeprefix('minioptim.')}`" for other in counterparts(name, sides)
         )
         short = name.removeprefix(_module(name) + ".")
         files.setdefault(place.file, []).append(
-            f"| {place.first:06d} | `{short}` | {place.first}\u2060–\u2060{place.last} | {_links(sides)} "
-            f"| {ours or '—'} | `{source.digest(place)}` |"
+            f"| {place.first:06d} | `{short}` | {place.first}\u2060–\u2060{place.last} "
+            f"| {_links(sides)} | {ours or '—'} | `{source.digest(place)}` |"
         )
     head = "| function | lines | shown in | in `minioptim` | digest |\n|---|---|---|---|---|"
     return "\n\n".join(
