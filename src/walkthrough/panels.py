@@ -200,9 +200,6 @@ def give_labels(app: Sphinx, doctree: nodes.document) -> None:
     for box in doctree.findall(panel_box):
         said = next((node for node in box if isinstance(node, panel_says)), None)
         for name in box["names"] if said is not None else []:
-            other = domain.labels.get(name, (here,))[0]
-            if other != here:
-                LOGGER.warning("panel: %s has one named %r too", other, name, location=box)
             domain.labels[name] = here, box["ids"][0], said.astext()
 
 

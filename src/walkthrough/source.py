@@ -285,11 +285,25 @@ def _skeleton(node: Any, types: bool, top: bool = False) -> Iterator[str]:
                 continue
             if not types and name in ("annotation", "returns"):
                 continue
+            if isinstance(node, ast.JoinedStr):
+                value = _merged(value)
             if name == "body" and isinstance(node, Definition) and ast.get_docstring(node, False):
                 value = value[1:]
             yield f"{name}="
             yield from _skeleton(value, types)
         yield ")"
+
+
+def _merged(parts: list[ast.expr]) -> list[ast.expr]:
+    """The parts of an f-string; some versions of Python cut its text in more pieces."""
+    out: list[ast.expr] = []
+    for part in parts:
+        last = out[-1] if out else None
+        if isinstance(part, ast.Constant) and isinstance(last, ast.Constant):
+            out[-1] = ast.Constant(last.value + part.value)
+        elif not isinstance(part, ast.Constant) or part.value:
+            out.append(part)
+    return out
 
 
 # --- a panel ------------------------------------------------------------------------------------
