@@ -158,6 +158,22 @@ def test_a_change_outside_the_panel_is_said_to_be_there(book: Path, copy: Path) 
     assert "its own lines are the same" in "\n".join(drift.report([change]))
 
 
+def test_after_an_upgrade_the_lines_come_from_the_old_release(
+    book: Path, copy: Path, tmp_path: Path
+) -> None:
+    """Then the installed PyTorch is the changed one, and the old one lies elsewhere."""
+    shutil.copytree(copy, tmp_path / "old")
+    edit(copy, "sgd.py", "grads[i] if not maximize else -grads[i]", "grads[i]")
+    shown, held = sourcemap.collect(book), sourcemap.load(book)
+    (change,) = sourcemap.compare(shown, held["digests"], copy, tmp_path / "old")
+    assert [line.strip("+- ") for line in change.lines] == [
+        "grad = grads[i] if not maximize else -grads[i]",
+        "grad = grads[i]",
+    ]
+    (change,) = sourcemap.compare(shown, held["digests"], copy, copy)
+    assert change.lines == []  # what was recorded lies nowhere
+
+
 def test_a_changed_annotation_is_told_from_changed_code(book: Path, copy: Path) -> None:
     edit(copy, "sgd.py", "    lr: float,\n", "    lr: float | Tensor,\n")
     (change,) = alarm(book, copy)

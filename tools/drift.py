@@ -201,11 +201,16 @@ def main(arguments: list[str] | None = None) -> int:
         if (root / "torch" / "optim").is_dir():
             print(f"torch {options.torch} was fetched before; it is in {root}.")
         else:
-            files = {source.locate(name).file for name in sourcemap.by_name(shown)}
-            fetch(options.torch, root, files)
+            fetch(options.torch, root, {side.span[0] for side in shown if side.span})
     other = f"torch {options.torch}" if options.torch else str(root or f"torch {here}")
 
-    changes = sourcemap.compare(shown, held["digests"], root)
+    before = None
+    if root is None and held["torch"] not in ("", here):
+        before = ROOT / "_build" / "torch" / held["torch"]
+        if not before.is_dir():
+            before = None
+            print(f"To see the lines that differ, run first: make drift TORCH={held['torch']}")
+    changes = sourcemap.compare(shown, held["digests"], root, before)
     names = sourcemap.by_name(shown)
     print(sourcemap.count_line(shown).replace("`", ""))
     print(f"Digests recorded of torch {held['torch']}, compared with {other}.")

@@ -269,6 +269,7 @@ def compare(
     shown: Iterable[Shown],
     digests: Mapping[str, str],
     root: Path | None = None,
+    before: Path | None = None,
 ) -> list[Change]:
     """What differs from the recorded digests in a package, by default in the installed one.
 
@@ -276,7 +277,10 @@ def compare(
         shown: what the book shows.
         digests: the recorded ones, by name.
         root: the folder that holds the package.
+        before: a folder with the package as it was recorded, to show the lines that differ; by
+            default the installed one, if ``root`` is another.
     """
+    before = installed() if before is None and root is not None else before
     changes = []
     others: dict[str, list[str]] | None = None
     for name, sides in by_name(shown).items():
@@ -291,7 +295,7 @@ def compare(
             changes.append(_lost(name, str(error), others.get(digests[name], []), sides))
             continue
         if source.digest(place) != digests[name]:
-            changes.append(_changed(name, place, digests[name], sides, root))
+            changes.append(_changed(name, place, digests[name], sides, root, before))
         for side in sides:
             try:
                 side.lines(root)
@@ -319,26 +323,24 @@ def _lost(name: str, error: str, same: list[str], sides: list[Shown]) -> Change:
 
 
 def _changed(
-    name: str, place: Place, recorded: str, sides: list[Shown], root: Path | None
+    name: str,
+    place: Place,
+    recorded: str,
+    sides: list[Shown],
+    root: Path | None,
+    before: Path | None,
 ) -> Change:
     change = Change(name, "code", f"{place.file}:{place.first}-{place.last}", sides)
-    if root is None:
-        return change
     try:
-        before = locate(name)
+        old = None if before is None else locate(name, before)
     except SourceError:
-        return change
-    if source.digest(before) == recorded:  # so the installed one is what the book was written for
-        if source.digest(before, types=False) == source.digest(place, types=False):
+        old = None
+    if old is not None and source.digest(old) == recorded:
+        if source.digest(old, types=False) == source.digest(place, types=False):
             change.kind = "types"
-        change.lines = [
-            line
-            for line in difflib.unified_diff(
-                code_lines(before), code_lines(place), n=0, lineterm=""
-            )
-            if not line.startswith(("---", "+++", "@@"))
-        ]
-        change.spared = [side for side in sides if side.code() == side.code(root)]
+        lines = difflib.unified_diff(code_lines(old), code_lines(place), n=0, lineterm="")
+        change.lines = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+        change.spared = [side for side in sides if side.code(before) == side.code(root)]
     return change
 
 
