@@ -9,7 +9,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test nbval execute lab clean
+.PHONY: help book test nbval execute lab drift record clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -39,6 +39,14 @@ lab: $(VENV)/.ready  ## open the notebooks in JupyterLab
 	@test -f _build/drawn/cover.png || $(BIN)/python -m walkthrough.cover _build/drawn/cover.png
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/tools/jupyter" $(BIN)/jupyter lab \
 	  --LabApp.default_url=/lab/tree/book/index.md $(LAB)
+
+# TORCH=2.14.1 asks another release, RECORD=1 records the answer, TORCH_PYTHON=... runs the parity tests there
+drift: $(VENV)/.ready  ## has PyTorch changed under the book? TORCH=2.14.1 asks another release
+	@$(BIN)/python tools/drift.py $(if $(TORCH),--torch $(TORCH)) $(if $(RECORD),--record) \
+	  $(if $(TORCH_PYTHON),--python $(TORCH_PYTHON))
+
+record: $(VENV)/.ready  ## record the digests of what the panels show, in book/source-map.yml
+	@$(BIN)/python tools/drift.py --record
 
 clean:  ## remove what was built (the environment stays: rm -r .venv removes it too)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,8 +1,10 @@
 """Source panels: the right lines, clear errors, and a build that fails when a line is lost."""
 
+import ast
 import html
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -43,14 +45,11 @@ def toy(tmp_path: Path) -> Path:
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "__init__.py").write_text("")
     (tmp_path / "toy" / "cars.py").write_text(TOY)
-    source._parsed.cache_clear()
     return tmp_path
 
 
 def test_lines_are_those_of_the_file(toy):
-    found = (
-        excerpt("toy.cars.Car.wheels", root=toy) if False else locate("toy.cars.Car.wheels", toy)
-    )
+    found = locate("toy.cars.Car.wheels", toy)
     lines = TOY.split("\n")
     assert lines[found.first - 1].strip() == "@property"
     assert lines[found.last - 1].strip() == "return number"
@@ -157,6 +156,35 @@ def test_the_site_shows_every_character_of_the_code(name):
     assert html.unescape(re.sub(r"<[^>]+>", "", text)) == side.code + "\n"
 
 
+def test_a_note_may_name_its_lines():
+    rule = "torch.optim.sgd._single_tensor_sgd"
+
+    def lines(notes):
+        noted = excerpt(rule, start_at="for i, param", notes=notes)
+        return [(noted.lines[i][1].strip(), count) for i, count, _ in noted.notes]
+
+    assert lines({("if buf is None", "else:"): "a"}) == [("if buf is None:", 4)]
+    assert lines({("nesterov:", "nesterov:"): "a", "for i": "b"}) == [
+        ("for i, param in enumerate(params):", 2),
+        ("if nesterov:", 1),
+    ]
+    with pytest.raises(SourceError, match="share a line"):
+        lines({("if buf is None", "else:"): "a", "grad.detach": "b"})
+    with pytest.raises(SourceError, match="share a line"):
+        lines({"if nesterov": "a", "nesterov:": "b"})
+    with pytest.raises(SourceError, match="beside 20 lines, more than 6"):
+        lines({("for i", "momentum_buffer_list[i] = buf"): "a"})
+    with pytest.raises(SourceError, match="no line contains 'for i' after"):
+        lines({("if nesterov", "for i"): "a"})
+
+
+def test_what_is_lost_may_be_near():
+    with pytest.raises(SourceError, match=r"no SGD\.stepp in .*; there is 'SGD\.step'"):
+        locate("torch.optim.sgd.SGD.stepp")
+    with pytest.raises(SourceError, match="there is 'for i, param in enumerate"):
+        excerpt("torch.optim.sgd._single_tensor_sgd", "for i, par in enumerate(params)")
+
+
 def test_a_panel_shows_itself_in_a_notebook():
     panel = show("torch.optim.sgd.SGD.step", start_at="for group", beside="minioptim.sgd.SGD.rule")
     assert "for group in self.param_groups" in repr(panel)
@@ -164,19 +192,71 @@ def test_a_panel_shows_itself_in_a_notebook():
     assert page.count("<pre") == 2
     assert "torch/optim/sgd.py" in page
     assert "&lt;" in show("torch.optim.adam.Adam.__init__")._repr_html_()  # escaped
+    note = "As in {ref}`the rule <x>` of `SGD`, if $a<b$: [there](#x)."
+    noted = show("minioptim.sgd.SGD.rule", notes={"p.add_": note}, emphasize="p.add_")
+    page = noted._repr_html_()
+    assert "As in the rule of <code>SGD</code>, if $a&lt;b$: there." in page
+    assert page.count('class="mark"') == 1
+    number, line = noted.sides[0].lines[noted.sides[0].notes[0][0]]
+    assert f'data-line="{number}">' in page  # the number is no part of the text
+    text = html.unescape(re.sub(r"<style.*?</style>|<[^>]*>", "", page))
+    assert f"there.{line}\n" in text
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Two writes may fall into one tick of the clock, by which a change of a file is noticed."""
+    before = path.stat().st_mtime_ns
+    path.write_text(text)
+    os.utime(path, ns=(before + 1, before + 1))
 
 
 def test_digest_counts_code_and_nothing_else(toy):
     def digest_of(text: str, name: str = "toy.cars.Car.wheels") -> str:
-        (toy / "toy" / "cars.py").write_text(text)
-        source._parsed.cache_clear()
+        path = toy / "toy" / "cars.py"
+        path.write_text(text)
+        counted[0] += 1
+        os.utime(
+            path, ns=(counted[0], counted[0])
+        )  # two writes may fall into one tick of the clock
         return digest(locate(name, toy))
+
+    counted = [0]
 
     before = digest_of(TOY)
     assert digest_of(TOY.replace("# a comment", "# another\n\n")) == before
     assert digest_of(TOY.replace("How many.", "How many wheels.")) == before
     assert digest_of("\n\n\n" + TOY) == before
     assert digest_of(TOY.replace("number = 4", "number = 3")) != before
+    assert digest_of(TOY.replace("wheels(", "rims("), "toy.cars.Car.rims") == before
+    assert digest_of(TOY.replace("@property", "@staticmethod")) != before
+
+
+def test_digest_of_the_code_without_its_types(toy):
+    def digests(text: str) -> tuple[str, str]:
+        rewrite(toy / "toy" / "cars.py", text)
+        place = locate("toy.cars.drive", toy)
+        return digest(place), digest(place, types=False)
+
+    with_types, without = digests(TOY)
+    typed = TOY.replace("(car, speed)", "(car: Car, speed: int) -> int").replace(
+        "distance = speed * 2", "distance: int = cast(int, speed * 2)"
+    )
+    found = digests(typed)
+    assert found[0] != with_types
+    assert found[1] == without
+    assert digests(TOY.replace("* 2", "* 3"))[1] != without
+
+
+def test_the_digest_is_that_of_every_python():
+    """Written down, so that a version of Python that would see it otherwise is noticed."""
+    tree = ast.parse(
+        "def f(x, *y: int, z=None, **k):\n"
+        "    'Said.'\n"
+        "    with a as b, c:  # said\n"
+        "        return f'{x!r:>{z}} {y} {{}}' 'and' if x is None else {**k, 1: b'2', 2j: ...}\n"
+    )
+    place = source.Place("f", Path("f.py"), "f.py", "", tree.body[0])
+    assert digest(place) == "615741ec2c6b"
 
 
 def test_calls_are_read_and_not_run():
@@ -245,8 +325,64 @@ def test_the_site_shows_the_lines(tmp_path):
     assert "plain" in page
 
 
+LINKS = """
+[](#panel-rule), {ref}`panel-rule`, [](#panel-rule-note-1), [its note](#panel-rule-note-1),
+[far](#panel-long), [](#panel-long-note-2).
+"""
+SECOND = """# Another
+
+```{code-block} python
+:class: panel
+:name: panel-long
+walkthrough.show("torch.optim.adam._single_tensor_adam",
+                 emphasize="denom = (exp_avg_sq.sqrt()",
+                 notes={("exp_avg.lerp_", "exp_avg.lerp_"): "$$m = 1$$"},
+                 beside={"name": "minioptim.adam.Adam.rule", "notes": {"exp_avg.lerp_": "Same."}})
+```
+
+[back](#panel-rule)
+"""
+
+
+def test_panels_and_notes_are_linked_to_and_long_ones_fold(tmp_path):
+    (tmp_path / "second.md").write_text(SECOND)
+    toctree = "\n```{toctree}\nsecond\n```\n"
+    done = build(tmp_path, PAGE.replace("ANCHOR", "loss = None") + LINKS + toctree)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "index.html").read_text()
+    lines = excerpt("torch.optim.sgd.SGD.step", start_at="loss = None").lines
+    span = f"torch/optim/sgd.py:{lines[0][0]}-{lines[-1][0]}"
+    links = dict(re.findall(r'href="([^"]*panel[^"]*)"><span[^>]*>([^<]*)<', page))
+    assert links["#panel-rule"] == span
+    assert links["second.html#panel-long"] == "far"
+    assert links["second.html#panel-long-note-2"].startswith("minioptim/adam.py:")
+    assert page.count(f">{span}<") == 3  # the caption, and two links without words of their own
+
+    page = (tmp_path / "out" / "second.html").read_text()
+    ids = re.findall(r' id="(panel-[^"]*)"', page)
+    assert ids == ["panel-long", "panel-long-note-1", "panel-long-note-2"]
+    left = excerpt("torch.optim.adam._single_tensor_adam")
+    shown = [int(n) for n in re.findall(r'data-line="(\d+)"', page)][: len(left.lines)]
+    assert shown == [n for n, _ in left.lines]  # all are there, in order
+    folds = re.findall(r"<summary>(\d+) lines, (\d+)–(\d+)</summary>", page)
+    assert len(folds) == 2  # before the note, and between it and the marked line
+    for count, first, last in folds:
+        assert int(count) == int(last) - int(first) + 1 > 8
+    marked = excerpt("torch.optim.adam._single_tensor_adam", emphasize="denom = (exp_avg_sq.sqrt()")
+    (number,) = marked.emphasized
+    assert not any(int(first) - 6 <= number <= int(last) + 6 for _, first, last in folds)
+
+
+def test_one_name_on_two_pages_stops_the_build(tmp_path):
+    (tmp_path / "second.md").write_text(SECOND.replace("panel-long", "panel-rule"))
+    toctree = "\n```{toctree}\nsecond\n```\n"
+    done = build(tmp_path, PAGE.replace("ANCHOR", "loss = None") + toctree)
+    assert done.returncode != 0
+    assert re.search(r"second\.md:3:\s*duplicate label panel-rule, other instance", done.stderr)
+
+
 def test_a_lost_line_stops_the_build(tmp_path):
     done = build(tmp_path, PAGE.replace("ANCHOR", "this line is gone"))
     assert done.returncode != 0
-    for word in ("index.md", "torch.optim.sgd.SGD.step", "this line is gone"):
+    for word in ("index.md:3:", "torch.optim.sgd.SGD.step", "this line is gone"):
         assert word in done.stderr
