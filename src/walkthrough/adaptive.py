@@ -263,7 +263,7 @@ def _entry(value: Tensor) -> str:
 
 def memory(optimizers: Mapping[str, Any]) -> None:
     """Bars of what each live optimizer makes a model keep, in multiples of its parameters."""
-    fig, ax = plt.subplots(figsize=(7.2, 0.6 + 0.55 * len(optimizers)))
+    fig, ax = plt.subplots(figsize=(7.6, 0.6 + 0.55 * len(optimizers)))
     says, drawn, seen = {}, [], {}
     for row, (name, optimizer) in enumerate(optimizers.items()):
         params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -273,10 +273,10 @@ def memory(optimizers: Mapping[str, Any]) -> None:
         left = 0.0
         for key, size in sizes.items():
             part = size / sizes["parameters"]
-            colour = seen.setdefault(key, COLOURS[len(seen) % len(COLOURS)])
-            ax.barh(row, part, left=left, color=colour, edgecolor="white", height=0.7)
-            if part > 0.3:
-                ax.text(left + part / 2, row, key, ha="center", va="center", color="white", size=9)
+            if part > 0.3:  # what is smaller, the step counts, is not to be seen
+                colour = seen.setdefault(key, COLOURS[len(seen) % len(COLOURS)])
+                ax.barh(row, part, left=left, color=colour, edgecolor="white", height=0.7)
+                ax.text(left + part / 2, row, key, ha="center", va="center", color="white", size=8)
             left += part
         says[name] = f"{left:.2f} times the parameters"
         drawn.append(list(sizes.values()))
