@@ -51,6 +51,12 @@ def feed(make: Make, gradients: Any, start: float = 0.0) -> Fed:
     return Fed(torch.stack(points).cpu(), dict(optimizer.state[p]))
 
 
+def noise(*shape: int, seed: int) -> Tensor:
+    """Normal numbers in float64 that depend on the seed alone, on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
 # --- a bowl whose axes are not the coordinates ----------------------------------------------------
 
 
