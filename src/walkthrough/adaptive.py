@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from .environment import device
 from .plots import COLOURS, _arrow, _box, finish
 from .surfaces import Domain
 from .trajectories import Make
@@ -38,17 +37,17 @@ def feed(make: Make, gradients: Any, start: float = 0.0) -> Fed:
     Args:
         make: makes an optimizer of a list of parameters.
         gradients: a tensor or a sequence of numbers; its first axis is time.
-        start: where the parameter starts. Its shape and dtype are those of one gradient.
+        start: where the parameter starts. Its shape, dtype and device are those of one gradient.
     """
     if not isinstance(gradients, Tensor):
         gradients = torch.tensor(gradients, dtype=torch.float64)
-    p = torch.full_like(gradients[0], start, device=device())
+    p = torch.full_like(gradients[0], start)
     optimizer, points = make([p]), [p.clone()]
-    for g in gradients.to(device()):
+    for g in gradients:
         p.grad = g.clone()
         optimizer.step()
         points.append(p.clone())
-    return Fed(torch.stack(points).cpu(), dict(optimizer.state[p]))
+    return Fed(torch.stack(points), dict(optimizer.state[p]))
 
 
 def noise(*shape: int, seed: int) -> Tensor:
