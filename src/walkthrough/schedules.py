@@ -143,7 +143,7 @@ def _everything(
                 group["lr"] *= 0.5
             seen += [group["lr"], group["momentum"]]
         seen += scheduler.get_last_lr()
-        seen.append(getattr(scheduler, "last_epoch", 0))
+        seen.append(getattr(scheduler, "last_epoch", -1))
         if hasattr(scheduler, "_get_closed_form_lr"):
             seen += scheduler._get_closed_form_lr()
     return [float(x) for x in seen]
@@ -227,7 +227,33 @@ def wander(
     return Trajectory(way, surface.value(way))
 
 
+def lengths(make: Make, steps: int = 60, lr: float = 0.01, runs: int = 20_000) -> Tensor:
+    """How far Adam moves in each step on gradients that are unit noise, as a multiple of ``lr``."""
+    noise, x = torch.Generator().manual_seed(1), torch.zeros(runs, dtype=torch.float64)
+    optimizer = minioptim.Adam([x], lr=lr)
+    scheduler, found = make(optimizer), []
+    for _ in range(steps):
+        before = x.clone()
+        x.grad = torch.randn(runs, dtype=torch.float64, generator=noise)
+        optimizer.step()
+        scheduler.step()
+        found.append((x - before).square().mean().sqrt() / lr)
+    return torch.stack(found)
+
+
 # --- training -------------------------------------------------------------------------------------
+
+
+def regress(make: Make, x: Tensor, y: Tensor, lr: float, steps: int = 3000) -> Tensor:
+    """The weights of a linear model after full-batch descent on the mean squared error, from 0."""
+    w = torch.zeros(x.shape[1], dtype=torch.float64)
+    optimizer = minioptim.SGD([w], lr=lr)
+    scheduler = make(optimizer)
+    for _ in range(steps):
+        w.grad = x.T @ (x @ w - y) / len(x)
+        optimizer.step()
+        scheduler.step()
+    return w
 
 
 def network(hidden: int = 32, seed: int = 0) -> torch.nn.Module:
@@ -304,6 +330,21 @@ def bands(traces: Mapping[str, Sequence[float]], lr: float) -> None:
     plots.finish(fig, [rates], f"sum of lr / highest lr: most {most}, least {least}")
 
 
+def rounding(parts: Mapping[str, Tensor], limit: float) -> None:
+    """Curves of what rounding has done, and a limit they stay below.
+
+    They are the last digits of numbers, in which processors may differ, so what is printed of them
+    is a power of ten that they do not reach, and the digest stands for the limit alone.
+    """
+    fig, ax = plt.subplots()
+    plots.draw_lines(ax, parts, log="y", ylim=(1e-18, 10 * limit))
+    plots.reference_lines(ax, None, {f"{limit:.0e}": limit})
+    ax.set(xlabel="t", ylabel="largest difference so far")
+    assert all(0 < part.max() < limit for part in parts.values())
+    says = {name: f"rounding differs, by less than {limit:.0e}" for name in parts}
+    plots.finish(fig, [[limit], [len(part) for part in parts.values()]], says)
+
+
 def heat(
     x: Tensor, y: Tensor, values: Tensor, *, xlabel: str, ylabel: str, label: str, mark: str
 ) -> None:
@@ -322,3 +363,30 @@ def heat(
     best = float(values.min())
     at = f"{plots.number(place[0])}, {plots.number(place[1])}"
     plots.finish(fig, [x, y, values.log10()], f"lowest {plots.number(best)} at {at}")
+
+
+def search(
+    lrs: Sequence[float], losses: Sequence[float], grid: Sequence[float], ends: Sequence[float]
+) -> float:
+    """Left a range test, right a sweep of constant rates. Returns the rate where the test turns.
+
+    The turn is where the mean of five losses is lowest. Beyond it runs differ between processors,
+    so what is drawn there does not count in the digest.
+    """
+    smooth = [float(np.mean(losses[max(0, i - 4) : i + 1])) for i in range(len(losses))]
+    turn = int(np.argmin(smooth))
+    best = int(np.argmin(ends))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.6), sharey=True)
+    left.plot(lrs, losses, color="#8899a6", linewidth=1)
+    left.plot(lrs, smooth, color=plots.COLOURS[0])
+    left.annotate("turns", (lrs[turn], smooth[turn]), (-4, -16), textcoords="offset points")
+    left.plot(lrs[turn], smooth[turn], "o", color=plots.COLOURS[1])
+    left.set(title="one run, rising rate", ylabel="loss", ylim=(0, 3.2))
+    right.plot(grid, ends, color=plots.COLOURS[0], marker="s")
+    right.set(title="one run for each rate")
+    for ax in (left, right):
+        ax.set(xscale="log", xlabel="learning rate")
+    says = {"turns": f"{lrs[turn]:.1f}", "lowest": f"{grid[best]:.1f}"}
+    stable = [lrs[: turn - 10], smooth[: turn - 10], grid[: best + 1], ends[: best + 1]]
+    plots.finish(fig, stable, says)
+    return lrs[turn]
