@@ -259,8 +259,9 @@ def regress(make: Make, x: Tensor, y: Tensor, lr: float, steps: int = 3000) -> T
 def network(hidden: int = 32, seed: int = 0) -> torch.nn.Module:
     """A small network for the digits, in float64: 64 inputs, one hidden layer, 10 outputs."""
     torch.manual_seed(seed)
-    layers = [torch.nn.Linear(64, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 10)]
-    return torch.nn.Sequential(*layers).to(device(), torch.float64)
+    exact = {"dtype": torch.float64}  # from the start: drawn in float32, weights differ by CPU
+    first, last = torch.nn.Linear(64, hidden, **exact), torch.nn.Linear(hidden, 10, **exact)
+    return torch.nn.Sequential(first, torch.nn.Tanh(), last).to(device())
 
 
 def fit(
