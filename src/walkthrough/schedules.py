@@ -67,8 +67,8 @@ def trace(
 
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "2 groups": {"lrs": (0.1, 0.03)},
-    "tensor lr": {"tensor": True},
+    "groups": {"lrs": (0.1, 0.03)},
+    "tensor": {"tensor": True},
     "by hand": {"by_hand": {5, 42}},
 }
 
@@ -97,11 +97,11 @@ def table(
     """
     rows = [(case, ours.__dict__) for case in cases]
     rows.append((cases[0], ours.__dict__ | dict(planted)))
-    labels = [*cases, "one planted error"]
+    labels = [*map(_label, cases), "one planted error"]
     width = max(map(len, labels))
-    print(f"{'scheduler':{width}}", *(f"{run:>9}" for run in RUNS), f"{'values':>7}")
+    lines = [" ".join([f"{'scheduler':{width}}", *(f"{run:>7}" for run in RUNS), "  values"])]
     compared = 0
-    for label, (case, names) in zip(labels, rows, strict=True):
+    for number, (label, (case, names)) in enumerate(zip(labels, rows, strict=True)):
         outcomes = [
             _difference(
                 _everything(case, names, minioptim, steps, **run),
@@ -110,13 +110,20 @@ def table(
             for run in RUNS.values()
         ]
         values = sum(outcome.values for outcome in outcomes)
-        print(f"{label:{width}}", *(f"{o!s:>9}" for o in outcomes), f"{values:>7,}")
-        if label == labels[-1]:
+        lines.append(f"{label:{width}} {' '.join(f'{o!s:>7}' for o in outcomes)} {values:>8,}")
+        if number == len(cases):
             assert all(o.unequal for o in outcomes), "the planted error was not seen"
         else:
             assert not any(o.unequal for o in outcomes), f"{label}: ours and PyTorch's differ"
             compared += values
-    print(f"{compared:,} values in traces of {steps} steps: all equal. Planted error: seen.")
+    lines.append(f"{compared:,} values in {steps} steps: all equal. Planted error: seen.")
+    print("\n".join(lines))
+
+
+def _label(case: str) -> str:
+    """A case as it stands in the table: without the optimizer, and cut where it is long."""
+    label = case.replace("(o, ", "(").replace("(o)", "()")
+    return label if len(label) <= 44 else f"{label[:43]}…"
 
 
 def _everything(
@@ -187,7 +194,7 @@ def hover(rates: Sequence[float], start: float = 3.0, runs: int = 20_000, seed: 
     optimizer, mean_square = minioptim.SGD([x], lr=0.0), [start**2]
     for lr in rates:
         optimizer.param_groups[0]["lr"] = lr
-        x.grad = x + torch.randn(runs, dtype=torch.float64, generator=noise)
+        x.grad = x + torch.randn(x.shape, dtype=x.dtype, generator=noise)
         optimizer.step()
         mean_square.append(x.square().mean().item())
     return torch.tensor(mean_square, dtype=torch.float64)
