@@ -81,7 +81,8 @@ class Trace:
     def picture(self) -> None:
         """Draw it: a mark where a call has changed a field. Prints the writers of each field."""
         changes = self.changes()
-        written = np.array([[cell is not None for cell in cells] for _, cells in changes], float).T
+        marks = [[cell not in (None, NOTHING) for cell in cells] for _, cells in changes]
+        written = np.array(marks, float).T
         fig, ax = plt.subplots(figsize=(7.6, 3.4))
         colours = [plots.COLOURS[0]] * 2 + [plots.COLOURS[1]] * 4 + [plots.COLOURS[2]]
         for i, (row, colour) in enumerate(zip(written, colours, strict=True)):
@@ -94,8 +95,8 @@ class Trace:
         ax.set_ylim(len(FIELDS) - 0.5, -0.5)
         ax.grid(False)
         says = {
-            name: ", ".join(dict.fromkeys(call for call, cells in changes if cells[i] is not None))
-            for i, name in enumerate(FIELDS)
+            name: ", ".join(dict.fromkeys(changes[i][0] for i in np.flatnonzero(hit)))
+            for name, hit in zip(FIELDS, written, strict=True)
         }
         plots.finish(fig, [written], says)
 
