@@ -73,10 +73,10 @@ class Trace:
     def show(self) -> None:
         """Print the table: a value stands where the call has changed it."""
         width = max(len(call) for call, _ in self.rows)
-        for part in zip(*(TWO_LINES.get(name, ("", name)) for name in FIELDS), strict=True):
-            print(f"{'':{width}}", *(f"{word:>7}" for word in part))
-        for call, cells in self.changes():
-            print(f"{call:{width}}", *(f"{cell or '·':>7}" for cell in cells))
+        heads = zip(*(TWO_LINES.get(name, ("", name)) for name in FIELDS), strict=True)
+        rows = [("", list(words)) for words in heads]
+        rows += [(call, [cell or "·" for cell in cells]) for call, cells in self.changes()]
+        print("\n".join(line(call, cells, width) for call, cells in rows))
 
     def picture(self) -> None:
         """Draw it: a mark where a call has changed a field. Prints the writers of each field."""
@@ -227,14 +227,15 @@ def can(name: str, order: str) -> bool:
 
 def first_rates(library: Any = torch.optim) -> None:
     """Print, for each scheduler and order, the rate of the first step after resuming."""
-    head("first lr after resuming", ["never stopped", *ORDERS])
+    rows = [line("first lr after resuming", ["whole", *ORDERS])]
     for name in SCHEDULERS:
         whole, _ = resumed(name, "B O S", library)
         found = [
             f"{resumed(name, order, library)[1][0]:.4f}" if can(name, order) else NOTHING
             for order in ORDERS
         ]
-        line(name, [f"{whole[0]:.4f}", *found])
+        rows.append(line(name, [f"{whole[0]:.4f}", *found]))
+    print("\n".join(rows))
 
 
 def deviations(library: Any = torch.optim) -> dict[str, dict[str, float]]:
@@ -253,12 +254,9 @@ def deviations(library: Any = torch.optim) -> dict[str, dict[str, float]]:
     }
 
 
-def head(title: str, columns: Sequence[str]) -> None:
-    print(f"{title:27}", *(f"{c[-8:]:>8}" for c in columns))
-
-
-def line(name: str, cells: Sequence[str]) -> None:
-    print(f"{name:27}", *(f"{c:>8}" for c in cells))
+def line(name: str, cells: Sequence[str], width: int = 27) -> str:
+    """A row of a table, narrow enough for a page."""
+    return " ".join([f"{name:{width}}", *(f"{cell:>7}" for cell in cells)])
 
 
 def map_of_orders(table: dict[str, dict[str, float]]) -> None:
@@ -298,7 +296,7 @@ KINDS = {  # of learning rates
     "float": lambda: 0.1,
     "float64": lambda: torch.tensor(0.1, dtype=torch.float64),
     "float32": lambda: torch.tensor(0.1),
-    "bfloat16": lambda: torch.tensor(0.1, dtype=torch.bfloat16),
+    "bf16": lambda: torch.tensor(0.1, dtype=torch.bfloat16),
 }
 
 
@@ -359,21 +357,21 @@ def parity(planted: Any, steps: int = 20) -> None:
         there = course(torch.optim, theirs, 0.1, steps, steps // 2, minioptim)
         back = course(minioptim, ours, 0.1, steps, steps // 2, torch.optim)
         whole = course(torch.optim, theirs, 0.1, steps)
-        # the end of `there` was computed by ours, the beginning of `back` too
-        return [*counts, unequal(there, whole) + unequal(back, whole)], values + 2 * len(whole)
+        changed = unequal(there, whole) + unequal(back, whole)
+        return [*counts, changed], values + 2 * len(whole)
 
-    head("values that differ", [*KINDS, "changed", "values"])
-    compared = 0
+    rows, compared = [line("values that differ", [*KINDS, "changed", "values"])], 0
     for name, make in SCHEDULERS.items():
         counts, values = row(make, make)
-        line(name, [*map(str, counts), f"{values:,}"])
+        rows.append(line(name, [*map(str, counts), f"{values:,}"]))
         assert not any(counts), f"{name}: ours and PyTorch's differ"
         compared += values
     first = next(iter(SCHEDULERS.values()))
     counts, values = row(lambda s, o: planted(o, 3, 0.5), first)
-    line("one planted error", [*map(str, counts), f"{values:,}"])
+    rows.append(line("one planted error", [*map(str, counts), f"{values:,}"]))
     assert all(counts[: len(KINDS)]), "the planted error was not seen"
-    print(f"{compared:,} values after {steps} steps each: all equal. Planted error: seen.")
+    rows.append(f"{compared:,} values after {steps} steps each: all equal. Planted error: seen.")
+    print("\n".join(rows))
 
 
 def unequal(a: Sequence[Any], b: Sequence[Any]) -> int:
