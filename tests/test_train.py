@@ -249,6 +249,7 @@ BAD_COMMANDS = [
     ("--epochs 0", "epochs must be 1 or more"),
     ("--batch-size -3", "batch_size"),
     ("--seed -1", "seed"),
+    ("--threads 0", "threads"),
     ("--cadence daily", "cadence"),
     ("--library tensorflow", "library"),
     ("--resume", "which checkpoint"),

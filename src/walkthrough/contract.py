@@ -398,8 +398,11 @@ train.main(sys.argv[1:])
 def killed(arguments: Sequence[str], after: int) -> int:
     """Run ``walkthrough.train`` in a process of its own, and kill it after so many steps.
 
+    It computes with as many threads as this process, so that the bits can be compared.
+
     Returns:
         How the process ended, -9 if it was killed by SIGKILL.
     """
-    command = [sys.executable, "-c", KILLED, str(after), *arguments]
+    threads = ["--threads", str(torch.get_num_threads())]
+    command = [sys.executable, "-c", KILLED, str(after), *arguments, *threads]
     return subprocess.run(command, capture_output=True).returncode

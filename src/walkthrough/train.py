@@ -6,7 +6,7 @@
 
 Optimizer and scheduler are named as in ``torch.optim``, and come from there or from `minioptim`.
 A checkpoint is written after every epoch. A run that was killed and resumed ends with the same
-parameters as one that was not, to the last bit.
+parameters as one that was not, to the last bit, if it goes on with as many threads on such a CPU.
 """
 
 from __future__ import annotations
@@ -325,7 +325,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--library", default="torch.optim", help="torch.optim or minioptim")
     made.add_argument("--lr", type=float, default=0.1, help="the learning rate to begin with")
     made.add_argument("--cadence", default="epoch", help="step the scheduler per epoch or batch")
-    for name, default in (("epochs", 5), ("batch-size", 32), ("hidden", 32), ("seed", 0)):
+    for name, default in (
+        ("epochs", 5), ("batch-size", 32), ("hidden", 32), ("seed", 0), ("threads", 1),
+    ):  # fmt: skip
         made.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
     made.add_argument("--checkpoint", metavar="FILE", help="saved here after every epoch")
     made.add_argument("--resume", action="store_true", help="go on from the checkpoint")
@@ -336,9 +338,11 @@ def main(argv: list[str] | None = None) -> int:
     """The program. Returns 0, or leaves with status 2 and a line that says what was refused."""
     command = parser()
     given = vars(command.parse_args(argv))
-    checkpoint, resume = given.pop("checkpoint"), given.pop("resume")
-    torch.set_num_threads(1)  # sums of many threads are not the same in every run
+    checkpoint, resume, threads = (given.pop(k) for k in ("checkpoint", "resume", "threads"))
     try:
+        if threads < 1:
+            refuse(f"threads must be 1 or more, not {threads}")
+        torch.set_num_threads(threads)  # how a sum is split decides its last bits
         for name in ("optimizer", "scheduler"):
             if given[name] is not None:
                 given[name], given[f"{name}_options"] = options(given[name])
