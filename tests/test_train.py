@@ -21,8 +21,8 @@ from walkthrough.train import Refused, Run, Settings, fit
 STEPS = 12  # batches in an epoch of 1,437 images, 128 at a time
 SMALL = {"batch_size": 128, "hidden": 8, "epochs": 4}
 SCHEDULERS = {
-    "StepLR": {"step_size": 2, "gamma": 0.5},
-    "MultiStepLR": {"milestones": [1, 3], "gamma": 0.5},
+    "StepLR": {"step_size": 3, "gamma": 0.5},
+    "MultiStepLR": {"milestones": [3], "gamma": 0.5},
     "ConstantLR": {"factor": 0.5, "total_iters": 3},
     "LinearLR": {"start_factor": 0.5, "total_iters": 3},
     "ExponentialLR": {"gamma": 0.9},
