@@ -1,0 +1,357 @@
+"""A small network learns the digits: a training loop that can be killed and resumed.
+
+    python -m walkthrough.train --optimizer SGD momentum=0.9 --lr 0.1 \\
+        --scheduler StepLR step_size=3 gamma=0.3 --epochs 9 --checkpoint run.pt
+    python -m walkthrough.train ...the same... --resume
+
+Optimizer and scheduler are named as in ``torch.optim``, and come from there or from `minioptim`.
+A checkpoint is written after every epoch. A run that was killed and resumed ends with the same
+parameters as one that was not, to the last bit, if it goes on with as many threads on such a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+import minioptim
+
+from . import data
+from .environment import device
+from .training import accuracy, mean_loss
+
+LIBRARIES = {"torch.optim": torch.optim, "minioptim": minioptim}
+FORMAT = "walkthrough.train, 1"
+# They need schedulers, a closure, or sparse gradients: more than a name and options.
+NOT_BY_NAME = ("SequentialLR", "ChainedScheduler", "LBFGS", "SparseAdam")
+NOT_IN_A_RUN = ("epochs", "library")  # may be another one when a run goes on
+
+
+class Refused(Exception):
+    """What the user asked for cannot be done. The message says why; nothing has been changed."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides how a run goes.
+
+    Raises:
+        Refused: a value that makes no sense. Names and options are looked at by `Run`.
+    """
+
+    optimizer: str = "SGD"
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    lr: float = 0.1
+    scheduler: str | None = None
+    scheduler_options: dict[str, Any] = field(default_factory=dict)
+    cadence: str = "epoch"  # how often the scheduler steps: after each epoch, or each batch
+    epochs: int = 5
+    batch_size: int = 32
+    hidden: int = 32  # units of the hidden layer
+    seed: int = 0  # of the first parameters and of the order of the data
+    library: str = "torch.optim"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "hidden"):
+            if getattr(self, name) < 1:
+                refuse(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            refuse(f"seed must be a number from 0 to 2**63 - 1, not {self.seed}")
+        if not math.isfinite(self.lr):
+            refuse(f"lr must be a finite number, not {self.lr}")
+        for name, allowed in (("cadence", ("epoch", "batch")), ("library", tuple(LIBRARIES))):
+            if getattr(self, name) not in allowed:
+                refuse(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)}")
+
+
+class Run:
+    """A run between two epochs: everything that its next step depends on.
+
+    Attributes:
+        model, optimizer, scheduler: the three that have a ``state_dict``.
+        order: the generator that shuffles the data.
+        epoch: epochs that are over.
+        record: by ``"lr"`` and ``"loss"``, one number for each step of the optimizer.
+
+    Raises:
+        Refused: an optimizer or scheduler of that name does not exist, or refuses its options.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        with torch.random.fork_rng(devices=[]):  # the caller's generator is left alone
+            torch.manual_seed(settings.seed)
+            layers = nn.Linear(64, settings.hidden), nn.Tanh(), nn.Linear(settings.hidden, 10)
+            self.model = nn.Sequential(*layers).to(device(), torch.float64)
+        self.optimizer, self.scheduler = build(settings, self.model)
+        self.order = torch.Generator().manual_seed(settings.seed)
+        self.epoch = 0
+        self.record: dict[str, list[float]] = {"lr": [], "loss": []}
+
+    def train_epoch(self, digits: data.Digits) -> None:
+        """Go once through the data."""
+        order = torch.randperm(len(digits.x), generator=self.order)
+        batches = order.to(digits.x.device).split(self.settings.batch_size)
+        for batch in batches:
+            self.optimizer.zero_grad()
+            loss = mean_loss(self.model, digits.pick(batch))
+            loss.backward()
+            self.optimizer.step()
+            self.record["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
+            self.record["loss"].append(loss.item())
+            if self.settings.cadence == "batch":
+                self.step_scheduler(loss.item())
+        self.epoch += 1
+        if self.settings.cadence == "epoch":
+            self.step_scheduler(self.epoch_loss())
+
+    def epoch_loss(self) -> float:
+        """The mean loss of the last epoch, measured batch by batch while it went on."""
+        losses = self.record["loss"][-(len(self.record["loss"]) // self.epoch) :]
+        return sum(losses) / len(losses)
+
+    def step_scheduler(self, loss: float) -> None:
+        """Set the next learning rate. One scheduler wants to know how well it goes."""
+        if self.settings.scheduler == "ReduceLROnPlateau":
+            self.scheduler.step(loss)
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits that stand for every bit of the parameters."""
+        flat = torch.cat([p.detach().cpu().flatten() for p in self.model.parameters()])
+        return hashlib.sha256(flat.numpy().tobytes()).hexdigest()[:8]
+
+
+def build(settings: Settings, model: nn.Module) -> tuple[Any, Any]:
+    """The optimizer, and the scheduler or None."""
+    library = LIBRARIES[settings.library]
+    make = pick(library, settings.library, settings.optimizer, library.Optimizer)
+    optimizer = attempt(
+        settings.optimizer,
+        lambda: make(model.parameters(), lr=settings.lr, **settings.optimizer_options),
+    )
+    if settings.scheduler is None:
+        return optimizer, None
+    module, place = library.lr_scheduler, f"{settings.library}.lr_scheduler"
+    schedule = pick(module, place, settings.scheduler, module.LRScheduler)
+    return optimizer, attempt(
+        settings.scheduler, lambda: schedule(optimizer, **settings.scheduler_options)
+    )
+
+
+def pick(module: Any, place: str, name: str, base: type) -> Any:
+    """The class of that name in a module, a subclass of ``base``."""
+    known = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, base) and value is not base
+        if not key.startswith("_") and key not in NOT_BY_NAME
+    }
+    if name not in known:
+        refuse(f"{place} has no {name} that could be used here. It has {', '.join(sorted(known))}")
+    return known[name]
+
+
+BAD_OPTION = (TypeError, ValueError, ArithmeticError, NotImplementedError)
+
+
+def attempt(what: str, do: Callable[[], Any]) -> Any:
+    """Do something with options that somebody typed, and blame them if it fails."""
+    try:
+        return do()
+    except BAD_OPTION as error:
+        raise Refused(f"{what}: {error}") from error
+
+
+def refuse(message: str) -> NoReturn:
+    raise Refused(message)
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def save(run: Run, path: Path) -> None:
+    """Write a checkpoint. At any moment ``path`` is a whole one: the last, or this one.
+
+    It is written under another name, and takes its place in one operation of the file system.
+    """
+    state = {
+        "format": FORMAT,
+        "settings": asdict(run.settings),
+        "epoch": run.epoch,
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": None if run.scheduler is None else run.scheduler.state_dict(),
+        "order": run.order.get_state(),
+        "record": run.record,
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path, settings: Settings) -> Run:
+    """The run that a checkpoint was written by, ready to go on.
+
+    It is put together from new objects, so if this fails nothing has been changed.
+
+    Raises:
+        Refused: there is no such file; it is not a whole checkpoint of this program; or it comes
+            from a run with other settings (epochs and library may differ).
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        refuse(f"there is no checkpoint {path}")
+    except Exception as error:  # torch.load raises many kinds, and none of its own
+        kind = type(error).__name__
+        raise Refused(f"{path} cannot be read as a checkpoint, or is cut short ({kind})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        refuse(f"{path} is not a checkpoint of this program")
+    try:
+        saved, now = state["settings"], asdict(settings)
+        for name in now.keys() - NOT_IN_A_RUN:
+            if saved[name] != now[name]:
+                refuse(f"{path} comes from a run with {name} {saved[name]!r}, not {now[name]!r}")
+        run = Run(settings)  # builds the scheduler, which writes lr: so the loading comes after it
+        run.model.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        if run.scheduler is not None:
+            run.scheduler.load_state_dict(state["scheduler"])
+        run.order.set_state(state["order"])
+        run.epoch = int(state["epoch"])
+        run.record = {key: list(map(float, state["record"][key])) for key in run.record}
+        check_state(run)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise Refused(f"{path} is damaged: {type(error).__name__} {error}") from error
+    if run.epoch > settings.epochs:
+        refuse(f"{path} has {run.epoch} epochs behind it, more than {settings.epochs}")
+    return run
+
+
+def check_state(run: Run) -> None:
+    """Raise a ValueError if the optimizer remembers something that does not fit its parameter."""
+    for p in run.model.parameters():
+        for key, value in run.optimizer.state.get(p, {}).items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != p.shape:
+                raise ValueError(f"{key} has the shape {tuple(value.shape)}, not {tuple(p.shape)}")
+
+
+# --- the whole run --------------------------------------------------------------------------------
+
+
+def fit(
+    settings: Settings,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> Run:
+    """Train, from the start or from a checkpoint, and return the run.
+
+    Args:
+        checkpoint: where to save after each epoch; None saves nothing.
+        resume: go on from the checkpoint, which must exist. Otherwise it must not.
+        report: called with a line of text after each epoch.
+
+    Raises:
+        Refused: see `Settings`, `Run` and `load`; or there is a checkpoint that would be lost.
+    """
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and not path.parent.is_dir():
+        refuse(f"there is no folder {path.parent}")
+    if resume and path is None:
+        refuse("to resume, say from which checkpoint")
+    if path is not None and path.exists() and not resume:
+        refuse(f"there is already a checkpoint {path}: resume from it, or move it away")
+    run = load(path, settings) if resume and path is not None else Run(settings)
+    train, test = data.digits()
+    while run.epoch < settings.epochs:
+        attempt(f"in epoch {run.epoch + 1}", lambda: run.train_epoch(train))
+        if path is not None:
+            try:
+                save(run, path)
+            except OSError as error:
+                raise Refused(f"{path} cannot be written: {error.strerror}") from error
+        if report is not None:
+            lr, right = run.record["lr"][-1], accuracy(run.model, test)
+            loss = run.epoch_loss()
+            report(f"epoch {run.epoch:3}   lr {lr:<10.4g} loss {loss:.4f}   test {right:.0%}")
+    return run
+
+
+def options(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """A name, and options written as ``key=value`` with a Python literal for the value."""
+    name, *pairs = words
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        try:
+            found[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key] = value  # a word, such as anneal_strategy=linear
+        if not equals or not key.isidentifier() or key == "lr":
+            refuse(f"{name}: options are written key=value (and lr as --lr), not {pair!r}")
+    return name, found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m walkthrough.train",
+        description="Train a small network on the 8x8 digits.",
+        epilog="Values are Python literals: momentum=0.9 milestones=[3,6] betas='(0.9, 0.99)'.",
+    )
+    named = {"nargs": "+", "metavar": ("NAME", "KEY=VALUE")}
+    made.add_argument("--optimizer", default=["SGD"], help="and its options", **named)
+    made.add_argument("--scheduler", help="and its options; default: none", **named)
+    made.add_argument("--library", default="torch.optim", help="torch.optim or minioptim")
+    made.add_argument("--lr", type=float, default=0.1, help="the learning rate to begin with")
+    made.add_argument("--cadence", default="epoch", help="step the scheduler per epoch or batch")
+    for name, default in (
+        ("epochs", 5), ("batch-size", 32), ("hidden", 32), ("seed", 0), ("threads", 1),
+    ):  # fmt: skip
+        made.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
+    made.add_argument("--checkpoint", metavar="FILE", help="saved here after every epoch")
+    made.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program. Returns 0, or leaves with status 2 and a line that says what was refused."""
+    command = parser()
+    given = vars(command.parse_args(argv))
+    checkpoint, resume, threads = (given.pop(k) for k in ("checkpoint", "resume", "threads"))
+    try:
+        if threads < 1:
+            refuse(f"threads must be 1 or more, not {threads}")
+        torch.set_num_threads(threads)  # how a sum is split decides its last bits
+        for name in ("optimizer", "scheduler"):
+            if given[name] is not None:
+                given[name], given[f"{name}_options"] = options(given[name])
+        run = fit(Settings(**given), checkpoint, resume, lambda line: print(line, flush=True))
+    except Refused as error:
+        command.exit(2, f"{command.prog}: {error}\n")
+    print(f"parameters {run.digest()}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
