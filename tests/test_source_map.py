@@ -185,6 +185,7 @@ def test_ours_is_what_stands_beside_it_or_has_the_same_name() -> None:
     assert sourcemap.counterparts("torch.optim.optimizer._get_value", []) == []
     listed = sourcemap.counterparts("torch.optim.sgd._multi_tensor_sgd", [])
     assert listed == ["minioptim.engines.foreach"]
+    assert sourcemap.counterparts("torch.nn.modules.module.Module.train", []) == []
 
 
 def test_a_release_is_told_with_words_and_lacking_words_are_named() -> None:

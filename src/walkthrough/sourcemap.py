@@ -417,9 +417,10 @@ def _text(heading: str) -> str:
 
 
 def _link(side: Shown, text: str = "") -> str:
-    number = re.match(r"\d+", Path(side.page).name)
-    chapter = f"{number[0]} " if number else ""
-    return f"[{text or chapter + _text(side.heading)}](#{side.label})"
+    page = Path(side.page).stem
+    number = re.match(r"\d+", page)
+    chapter = number[0] if number else f"{page}:"
+    return f"[{text or f'{chapter} {_text(side.heading)}'}](#{side.label})"
 
 
 def _links(sides: Iterable[Shown]) -> str:
@@ -441,7 +442,7 @@ def _module(name: str) -> str:
 def counterparts(name: str, sides: Iterable[Shown]) -> list[str]:
     """What of ours does the same: shown beside it, else listed here, else of the same name."""
     found = [other for s in sides for other in s.beside if other.startswith("minioptim.")]
-    if not found:
+    if not found and name.startswith("torch.optim."):
         same = COUNTERPARTS.get(name, name.replace("torch.optim", "minioptim", 1))
         try:
             locate(same)
@@ -534,7 +535,12 @@ def release_table(
     named = by_name(shown)
     differ = dict(release["differ"])
     for name in sorted(differ):
-        sides = named.get(name, []) + named.get(name.rpartition(".")[0], [])
+        sides = [  # of the function itself, of its class, of a function inside it
+            side
+            for other, group in named.items()
+            if f"{name}.".startswith(f"{other}.") or other.startswith(f"{name}.")
+            for side in group
+        ]
         if not sides:
             continue
         kind = differ.pop(name)
