@@ -207,8 +207,10 @@ def test_loading_into_a_run_leaves_the_dictionary_alone():
 
 
 def test_schedulers_of_pytorch_refuse_an_optimizer_of_ours():
-    with pytest.raises(TypeError, match="not an Optimizer"):
-        torch.optim.lr_scheduler.StepLR(minioptim.SGD([torch.ones(1)]), 1)
+    o = minioptim.SGD([torch.ones(1)])
+    for cls in (torch.optim.lr_scheduler.StepLR, torch.optim.swa_utils.SWALR):
+        with pytest.raises(TypeError, match="not an Optimizer"):
+            cls(o, 1)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
