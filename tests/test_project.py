@@ -50,6 +50,15 @@ def test_every_page_stands_in_the_table_of_contents() -> None:
     assert written == set(toc_pages(ROOT))
 
 
+def test_the_first_page_lists_every_chapter() -> None:
+    listed = re.findall(r"^\| \[\]\((\d\d-[\w-]+)\.ipynb\)", first_page(), re.MULTILINE)
+    assert listed == [p.removeprefix("book/") for p in toc_pages(ROOT) if re.match(r"book/\d", p)]
+
+
+def first_page() -> str:
+    return (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+
+
 def test_the_builder_never_lets_an_error_pass() -> None:
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     assert config["execute"]["execute_notebooks"] in ("cache", "force")
