@@ -140,13 +140,16 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def pieces(path: Path) -> Iterator[str]:
-    """The texts of a file: of a notebook all that it holds, else the whole."""
+    """The texts of a file: of a notebook all that it holds, of a bibliography all but the titles
+    (the title of a paper is the same wherever it is cited), else the whole."""
     try:
         content = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return
     if path.suffix == ".ipynb":
         yield from strings(json.loads(content))
+    elif path.suffix == ".bib":
+        yield re.sub(r"^\s*title\s*=.*$", "", content, flags=re.MULTILINE)
     else:
         yield content
 

@@ -71,13 +71,10 @@ def test_the_table_sees_the_last_bit() -> None:
 
 
 def test_rates_in_a_docstring() -> None:
-    class Example:
-        """
-        # lr = 0.05     if epoch < 30
-        # lr = 0.005    if 30 <= epoch < 60
-        # lr = 0.1      if epoch == 70
-        # lr = 0.0      if epoch >= 90
-        """
+    rows = {"epoch < 30": "0.05", "30 <= epoch < 60": "0.005", "epoch == 70": "0.1"}
+    rows["epoch >= 90"] = "0.0"
+    text = "\n".join(f"# lr = {rate}     if {when}" for when, rate in rows.items())
+    Example = type("Example", (), {"__doc__": text})
 
     assert schedules.documented(Example) == [
         (range(30), 0.05, 2),

@@ -42,7 +42,9 @@ def test_every_panel_finds_its_lines() -> None:
 def test_no_panel_escapes_the_reader() -> None:
     """Every call of walkthrough.show that a page writes is in a panel that was found."""
     for page in sourcemap.pages(BOOK):
-        calls = sum(len(re.findall(r'walkthrough\.show\(\s*"', piece)) for piece in sourcemap.pieces(page))
+        calls = sum(
+            len(re.findall(r'walkthrough\.show\(\s*"', piece)) for piece in sourcemap.pieces(page)
+        )
         assert calls == len(sourcemap.written(page)), page.name
 
 
