@@ -30,7 +30,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import SphinxError
 from sphinx.util import logging
 
-from . import cover
+from . import cover, icons
 
 LOGGER = logging.getLogger(__name__)
 NOTICES = "third-party-notices"
@@ -377,6 +377,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
         for name in NOT_SHIPPED:
             for path in static.glob(name):
                 path.unlink()
+        kept = icons.thin_out(Path(app.outdir))
+        LOGGER.info("icons kept: %s", kept)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
