@@ -94,20 +94,25 @@ def table(
     """
     names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
     width = max(len(describe(case)) for case in [*cases, {"one planted error": True}])
-    print(f"{'options':{width}}", *(f"{name:>9}" for name in names), f"{'values':>9}")
+    print(_row(f"{'options':{width}}", *names, "values"))
     rows = [(describe(case), ours, case) for case in cases]
     rows.append(("one planted error", planted, cases[0]))
     compared = 0
     for label, make, case in rows:
         outcomes = [compare(make, theirs, case, dtype, steps) for dtype in dtypes]
         values = sum(outcome.values for outcome in outcomes)
-        print(f"{label:{width}}", *(f"{o!s:>9}" for o in outcomes), f"{values:>9,}")
+        print(_row(f"{label:{width}}", *outcomes, f"{values:,}"))
         if make is planted:
             assert all(o.unequal for o in outcomes), "the planted error was not seen"
         else:
             assert not any(o.unequal for o in outcomes), f"{label}: ours and PyTorch's differ"
             compared += values
     print(f"{compared:,} values after {steps} steps each: all equal. Planted error: seen.")
+
+
+def _row(label: str, *columns: Any) -> str:
+    """One line as one string: what is printed in pieces may be shown in pieces."""
+    return " ".join([label, *(f"{column!s:>9}" for column in columns)])
 
 
 def describe(options: Options) -> str:
