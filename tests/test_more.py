@@ -24,11 +24,13 @@ EXACT = [
     "RMSprop(p, lr=0.1, centered=True, momentum=0.9, alpha=0.5, eps=1e-3, maximize=True)",
     "RMSprop([{'params': p[:2]}, {'params': p[2:], 'momentum': 0.5, 'lr': 0.01}], lr=0.1)",
 ]
-CLOSE = [
+EXACT_IN_THE_LOOP = [
     "NAdam(p)",
     "NAdam(p, lr=0.1, maximize=True)",
     "NAdam(p, lr=0.1, weight_decay=0.1, momentum_decay=0.1)",
     "NAdam(p, lr=0.1, weight_decay=0.1, decoupled_weight_decay=True, betas=(0.5, 0.9))",
+]
+CLOSE = [
     "RAdam(p)",
     "RAdam(p, lr=0.1, maximize=True)",
     "RAdam(p, lr=0.1, weight_decay=0.1)",
@@ -66,6 +68,26 @@ def test_equal_to_the_last_bit(case, foreach):
     half = () if case.startswith("Adagrad") and foreach else HALF  # see the test below
     for dtype in (torch.float64, torch.float32, *half, *COMPLEX):
         run(f"{case[:-1]}, foreach={foreach})", dtype)
+
+
+@pytest.mark.parametrize("case", EXACT_IN_THE_LOOP)
+def test_equal_to_the_last_bit_in_the_loop(case):
+    for dtype in (torch.float64, torch.float32, *HALF, *COMPLEX):
+        run(case, dtype)
+
+
+def test_adagrad_in_half_precision_equals_the_loop_of_torch_in_both_modes():
+    for foreach in (False, True):
+        for dtype in HALF:
+            start = draw((1000,), dtype, 0)
+            params = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+            ours = more.Adagrad(params[:1], lr=0.1, foreach=foreach)
+            theirs = torch.optim.Adagrad(params[1:], lr=0.1, foreach=False)
+            for step in range(5):
+                for p, optimizer in zip(params, (ours, theirs), strict=True):
+                    p.grad = draw((1000,), dtype, 1 + step)
+                    optimizer.step()
+            assert torch.equal(*params)
 
 
 def test_adagrad_in_half_precision_differs_between_the_two_modes_of_torch():

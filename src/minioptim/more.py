@@ -9,10 +9,13 @@ class      the idea                                                      equal t
 =========  ============================================================  =======================
 `Adagrad`  divide by the root of the sum of all squared gradients        to the last bit
 `RMSprop`  divide by the root of a running mean of them                  to the last bit
-`NAdam`    Adam that looks ahead along its momentum                      to 1e-12 in float64
+`NAdam`    Adam that looks ahead along its momentum                      to the last bit
 `RAdam`    Adam without a denominator while that is still a guess        to 1e-12 in float64
 `Muon`     momentum, made orthogonal, for matrices                       to the last bit
 =========  ============================================================  =======================
+
+To the last bit means: in the same mode, on the CPU. There are two exceptions, both described with
+the class: `Adagrad` in half precision with ``foreach``, and `Muon` in bfloat16 without Nesterov.
 
 Sources: ``torch/optim/adagrad.py``, ``rmsprop.py``, ``nadam.py``, ``radam.py``, ``_muon.py``.
 """
@@ -85,6 +88,10 @@ class Adagrad(_More):
         foreach, maximize, differentiable: as for `SGD`. fused: not supported here.
 
     The state of a parameter is ``step`` and ``sum``, made by the constructor, as in PyTorch.
+
+    Note:
+        In 16 bits PyTorch's own two modes differ: its foreach mode rounds ``lr * g`` before it
+        divides. This class divides first in both modes, and equals PyTorch's loop.
 
     Raises:
         ValueError: a negative option; a tensor lr with several elements.
@@ -310,6 +317,10 @@ class RAdam(_More):
 
     The state of a parameter is ``step``, ``exp_avg`` and ``exp_avg_sq``. With the default betas the
     first five steps are plain momentum.
+
+    Note:
+        PyTorch multiplies four tensors where this rule multiplies four numbers: the same up to
+        rounding, and two temporaries fewer.
 
     Raises:
         ValueError: a negative option; a beta outside [0, 1); a tensor lr with several elements.
