@@ -14,8 +14,9 @@ class      the idea                                                      equal t
 `Muon`     momentum, made orthogonal, for matrices                       to the last bit
 =========  ============================================================  =======================
 
-To the last bit means: in the same mode, on the CPU. There are two exceptions, both described with
-the class: `Adagrad` in half precision with ``foreach``, and `Muon` in bfloat16 without Nesterov.
+To the last bit means: in the same mode, on the CPU. There are three exceptions, described with the
+classes: `Adagrad` in half precision with ``foreach``, `NAdam` with complex parameters and weight
+decay, and `Muon` in bfloat16 without Nesterov.
 
 Sources: ``torch/optim/adagrad.py``, ``rmsprop.py``, ``nadam.py``, ``radam.py``, ``_muon.py``.
 """
@@ -230,6 +231,10 @@ class NAdam(_More):
 
     The state of a parameter is ``step``, ``mu_product`` (the product of all momentums so far, in
     place of beta1's power), ``exp_avg`` and ``exp_avg_sq``.
+
+    Note:
+        For complex parameters weight decay multiplies complex numbers here and pairs of real ones
+        in PyTorch, so the last bits differ.
 
     Raises:
         ValueError: a negative option; a beta outside [0, 1); a tensor lr with several elements.
