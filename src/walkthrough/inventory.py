@@ -304,15 +304,16 @@ def lines_of_file(module: str, definition: str) -> int:
 
 
 def optimizer_table() -> None:
-    """Print the map of the optimizers: file, lines of code, engines, options."""
-    print(f"{'class':<11}{'file':<16}{'lines':>5}  {'engines':<19}switches")
+    """Print the map of the optimizers: file, lines of code, engines, and three switches."""
+    switches = {"max.": "maximize", "capt.": "capturable", "diff.": "differentiable"}
+    columns = ["loop", "foreach", "fused", *switches]
+    print(f"{'class':<12}{'file':<16}{'lines':>5}  {'  '.join(columns)}")
     for name in shipped("optimizers"):
         module = home(name)
-        lines = lines_of_file(module, name)
-        switches = options(name)[1]
-        marks = " ".join(s if s in switches else "-" * len(s) for s in SWITCHES if s != "foreach")
-        what = " ".join(engines(name)) or "its own"
-        print(f"{name:<11}{module.split('.')[-1] + '.py':<16}{lines:>5}  {what:<19}{marks}")
+        has = {*engines(name), *(short for short, o in switches.items() if o in options(name)[1])}
+        marks = "  ".join(f"{'x' if c in has else '-':^{len(c)}}" for c in columns)
+        file = f"{module.split('.')[-1]}.py"
+        print(f"{name:<12}{file:<16}{lines_of_file(module, name):>5}  {marks}".rstrip())
     print(f"{len(shipped('optimizers'))} optimizers")
 
 
@@ -393,7 +394,7 @@ def one_step(optimizer: Any, x: Tensor, surface: Surface) -> float:
             x.grad = x.grad.to_sparse()
         return loss
 
-    return float(optimizer.step(closure))
+    return float(optimizer.step(closure).detach())
 
 
 def walk(make: Make, surface: Surface, start: Sequence[float], steps: int) -> Trajectory:
