@@ -37,6 +37,7 @@ def compare(
     dtype: torch.dtype = torch.float64,
     steps: int = 20,
     seed: int = 0,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
 ) -> Outcome:
     """Run two optimizers in step and compare parameters and state after every step.
 
@@ -45,6 +46,7 @@ def compare(
         options: those of the constructor, and two more. ``groups``: a sequence of options, one for
             each group; the parameters are dealt out among them. ``missing gradients``: in each step
             some parameters, other ones each time, have no gradient.
+        shapes: of the parameters.
     """
     options = dict(options or {})
     group_options = options.pop("groups", None)
@@ -54,7 +56,7 @@ def compare(
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(device(), dtype)
 
-    start = [draw(shape) for shape in SHAPES]
+    start = [draw(shape) for shape in shapes]
     sides = []
     for make in (ours, theirs):
         params: list[Any] = [torch.nn.Parameter(x.clone()) for x in start]
@@ -66,7 +68,7 @@ def compare(
 
     total = Outcome(0, 0, 0.0)
     for step in range(steps):
-        for i, shape in enumerate(SHAPES):
+        for i, shape in enumerate(shapes):
             g = draw(shape)
             for params, _ in sides:
                 params[i].grad = None if missing and (step + i) % 3 == 0 else g.clone()
@@ -83,6 +85,7 @@ def table(
     planted: Callable[..., Any],
     dtypes: Sequence[torch.dtype] = DTYPES,
     steps: int = 20,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
 ) -> None:
     """Print the largest difference for each case and dtype; 0 means: not one bit differs.
 
@@ -99,7 +102,7 @@ def table(
     rows.append(("one planted error", planted, cases[0]))
     compared = 0
     for label, make, case in rows:
-        outcomes = [compare(make, theirs, case, dtype, steps) for dtype in dtypes]
+        outcomes = [compare(make, theirs, case, dtype, steps, shapes=shapes) for dtype in dtypes]
         values = sum(outcome.values for outcome in outcomes)
         print(_row(f"{label:{width}}", *outcomes, f"{values:,}"))
         if make is planted:
