@@ -74,11 +74,10 @@ class Anatomy:
         ax.tick_params(length=0)
         for spine in ax.spines.values():
             spine.set_visible(False)
-        says = {"": "".join(f"{part:>12}" for part in PARTS)}
-        says |= {
-            call: "".join(f"{count or '·':>12}" for count in counts) for call, counts in self.rows
-        }
-        plots.finish(fig, [[counts for _, counts in self.rows]], says)
+        lines = [" " * 14 + "".join(f"{part:>12}" for part in PARTS)]
+        for call, counts in self.rows:
+            lines.append(f"{call:14}" + "".join(f"{count or '·':>12}" for count in counts))
+        plots.finish(fig, [[counts for _, counts in self.rows]], "\n".join(lines))
 
 
 def _plain(entry: Any) -> Any:
@@ -100,7 +99,7 @@ def _changes(before: Sequence[Any], now: Sequence[Any]) -> int:
 
 
 def images(pictures: Mapping[str, Tensor]) -> None:
-    """Small pictures in a row, each with its own scale, dark for zero and below."""
+    """Small pictures in a row, each with its own scale from dark (low) to bright."""
     fig, axes = plt.subplots(1, len(pictures), figsize=(7.6, 7.6 / len(pictures) + 0.4))
     for ax, (name, picture) in zip(axes, pictures.items(), strict=True):
         ax.imshow(plots.numbers(picture), cmap="cividis")
