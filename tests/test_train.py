@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from walkthrough import train
+from walkthrough import onepage, train
 from walkthrough.train import Refused, Run, Settings, fit
 
 STEPS = 12  # batches in an epoch of 1,437 images, 128 at a time
@@ -102,6 +102,51 @@ def test_the_cadence_decides_how_often_the_rate_changes(cadence: str, changes: i
     )
     lrs = run.record["lr"]
     assert sum(a != b for a, b in pairwise(lrs)) == changes
+
+
+def test_a_convolution_trains_alike_in_both_libraries() -> None:
+    runs = [
+        fit(settings(network="conv", hidden=4, epochs=2, library=library))
+        for library in train.LIBRARIES
+    ]
+    assert runs[0].digest() == runs[1].digest()
+    assert runs[0].record == runs[1].record
+    assert runs[0].record["loss"][-1] < 0.8 * runs[0].record["loss"][0]
+    assert next(runs[0].model.parameters()).shape == (4, 1, 3, 3)
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """The last batch of an epoch is shared unevenly: 29 images make 15 and 14."""
+    path = tmp_path / "run.pt"
+    lines = onepage.torchrun([*COMMAND, "--checkpoint", str(path)], timeout=100)
+    wanted = settings(scheduler="MultiStepLR", scheduler_options=MILESTONES)
+    said: list[str] = []
+    one = fit(wanted, report=said.append)
+    assert lines[:4] == said
+    assert lines[4].startswith("parameters ")
+    assert lines[5:] == ["2 processes, the same parameters"]
+
+    two = train.load(path, wanted)
+    assert two.record["lr"] == one.record["lr"]
+    assert two.record["loss"] == pytest.approx(one.record["loss"], rel=0, abs=1e-12)
+    for p, q in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=0, atol=1e-12)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_batch_must_have_a_sample_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "rank_and_world", lambda: (0, 30))
+    monkeypatch.setattr(train, "DistributedDataParallel", lambda model: model)
+    with pytest.raises(Refused, match="30 processes cannot share a batch of 29"):
+        fit(settings())
+
+
+def test_a_command_that_torchrun_cannot_run_says_why() -> None:
+    with pytest.raises(RuntimeError, match="epochs must be 1 or more"):
+        onepage.torchrun(["--epochs", "0"], processes=1, timeout=100)
 
 
 # --- stopped and resumed --------------------------------------------------------------------------
@@ -251,6 +296,7 @@ BAD_COMMANDS = [
     ("--seed -1", "seed"),
     ("--threads 0", "threads"),
     ("--cadence daily", "cadence"),
+    ("--network deep", "network"),
     ("--library tensorflow", "library"),
     ("--resume", "which checkpoint"),
     ("--checkpoint no/such/folder/run.pt", "no folder"),

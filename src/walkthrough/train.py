@@ -7,6 +7,12 @@
 Optimizer and scheduler are named as in ``torch.optim``, and come from there or from `minioptim`.
 A checkpoint is written after every epoch. A run that was killed and resumed ends with the same
 parameters as one that was not, to the last bit, if it goes on with as many threads on such a CPU.
+
+Started by torchrun it trains in several processes as if they were one, each with its share of every
+batch, and the first of them prints and saves::
+
+    python -m torch.distributed.run --standalone --nproc-per-node 2 \\
+        -m walkthrough.train ...the same...
 """
 
 from __future__ import annotations
@@ -16,13 +22,16 @@ import ast
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 import minioptim
 
@@ -31,10 +40,12 @@ from .environment import device
 from .training import accuracy, mean_loss
 
 LIBRARIES = {"torch.optim": torch.optim, "minioptim": minioptim}
-FORMAT = "walkthrough.train, 1"
+NETWORKS = ("dense", "conv")
+FORMAT = "walkthrough.train, 2"
 # They need schedulers, a closure, or sparse gradients: more than a name and options.
 NOT_BY_NAME = ("SequentialLR", "ChainedScheduler", "LBFGS", "SparseAdam")
 NOT_IN_A_RUN = ("epochs", "library")  # may be another one when a run goes on
+PATIENCE = timedelta(seconds=60)  # a process that waits longer for another one gives up
 
 
 class Refused(Exception):
@@ -56,8 +67,9 @@ class Settings:
     scheduler_options: dict[str, Any] = field(default_factory=dict)
     cadence: str = "epoch"  # how often the scheduler steps: after each epoch, or each batch
     epochs: int = 5
-    batch_size: int = 32
-    hidden: int = 32  # units of the hidden layer
+    batch_size: int = 32  # of all processes together
+    network: str = "dense"  # or conv, a convolution and pooling
+    hidden: int = 32  # units of the hidden layer, or channels of the convolution
     seed: int = 0  # of the first parameters and of the order of the data
     library: str = "torch.optim"
 
@@ -69,7 +81,9 @@ class Settings:
             refuse(f"seed must be a number from 0 to 2**63 - 1, not {self.seed}")
         if not math.isfinite(self.lr):
             refuse(f"lr must be a finite number, not {self.lr}")
-        for name, allowed in (("cadence", ("epoch", "batch")), ("library", tuple(LIBRARIES))):
+        for name, allowed in (
+            ("cadence", ("epoch", "batch")), ("library", tuple(LIBRARIES)), ("network", NETWORKS),
+        ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 refuse(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)}")
 
@@ -91,8 +105,10 @@ class Run:
         self.settings = settings
         with torch.random.fork_rng(devices=[]):  # the caller's generator is left alone
             torch.manual_seed(settings.seed)
-            layers = nn.Linear(64, settings.hidden), nn.Tanh(), nn.Linear(settings.hidden, 10)
-            self.model = nn.Sequential(*layers).to(device(), torch.float64)
+            self.model = network(settings).to(device(), torch.float64)
+        self.rank, self.world = rank_and_world()
+        alone = self.world == 1
+        self.replica = self.model if alone else DistributedDataParallel(self.model)
         self.optimizer, self.scheduler = build(settings, self.model)
         self.order = torch.Generator().manual_seed(settings.seed)
         self.epoch = 0
@@ -103,10 +119,13 @@ class Run:
         order = torch.randperm(len(digits.x), generator=self.order)
         batches = order.to(digits.x.device).split(self.settings.batch_size)
         for batch in batches:
+            share = batch[self.rank :: self.world]  # of one process: all of it
+            weight = len(share) * self.world / len(batch)  # shares may differ in size
             self.optimizer.zero_grad()
-            loss = mean_loss(self.model, digits.pick(batch))
-            loss.backward()
+            loss = mean_loss(self.replica, digits.pick(share)) * weight
+            loss.backward()  # with several processes, their mean gradient
             self.optimizer.step()
+            loss = self.mean(loss)
             self.record["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
             self.record["loss"].append(loss.item())
             if self.settings.cadence == "batch":
@@ -114,6 +133,21 @@ class Run:
         self.epoch += 1
         if self.settings.cadence == "epoch":
             self.step_scheduler(self.epoch_loss())
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a value over all processes."""
+        value = value.detach().clone()
+        if self.world > 1:
+            distributed.all_reduce(value)  # the sum
+        return value / self.world
+
+    def agreed(self) -> bool:
+        """Whether all processes have the same parameters, to the last bit."""
+        digests: list[Any] = [self.digest()]
+        if self.world > 1:
+            digests = [None] * self.world
+            distributed.all_gather_object(digests, self.digest())
+        return len(set(digests)) == 1
 
     def epoch_loss(self) -> float:
         """The mean loss of the last epoch, measured batch by batch while it went on."""
@@ -131,6 +165,15 @@ class Run:
         """Eight hexadecimal digits that stand for every bit of the parameters."""
         flat = torch.cat([p.detach().cpu().flatten() for p in self.model.parameters()])
         return hashlib.sha256(flat.numpy().tobytes()).hexdigest()[:8]
+
+
+def network(settings: Settings) -> nn.Sequential:
+    """From 64 brightnesses to 10 scores."""
+    hidden = settings.hidden
+    if settings.network == "conv":
+        image = nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, hidden, 3, padding=1), nn.ReLU()
+        return nn.Sequential(*image, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * hidden, 10))
+    return nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
 
 
 def build(settings: Settings, model: nn.Module) -> tuple[Any, Any]:
@@ -176,6 +219,29 @@ def attempt(what: str, do: Callable[[], Any]) -> Any:
 
 def refuse(message: str) -> NoReturn:
     raise Refused(message)
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the processes that torchrun has started, if it has, and leave them at the end."""
+    together = distributed.is_available() and distributed.is_torchelastic_launched()
+    if together:  # who, how many and where to meet stands in the environment
+        distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        if together:
+            distributed.destroy_process_group()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """The number of this process, and how many there are: (0, 1) if it is alone."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
@@ -283,14 +349,17 @@ def fit(
         refuse(f"there is already a checkpoint {path}: resume from it, or move it away")
     run = load(path, settings) if resume and path is not None else Run(settings)
     train, test = data.digits()
+    smallest = len(train.x) % settings.batch_size or settings.batch_size
+    if smallest < run.world:
+        refuse(f"{run.world} processes cannot share a batch of {smallest}, the last of an epoch")
     while run.epoch < settings.epochs:
         attempt(f"in epoch {run.epoch + 1}", lambda: run.train_epoch(train))
-        if path is not None:
+        if path is not None and run.rank == 0:
             try:
                 save(run, path)
             except OSError as error:
                 raise Refused(f"{path} cannot be written: {error.strerror}") from error
-        if report is not None:
+        if report is not None and run.rank == 0:
             lr, right = run.record["lr"][-1], accuracy(run.model, test)
             loss = run.epoch_loss()
             report(f"epoch {run.epoch:3}   lr {lr:<10.4g} loss {loss:.4f}   test {right:.0%}")
@@ -324,6 +393,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--scheduler", help="and its options; default: none", **named)
     made.add_argument("--library", default="torch.optim", help="torch.optim or minioptim")
     made.add_argument("--lr", type=float, default=0.1, help="the learning rate to begin with")
+    made.add_argument("--network", default="dense", help="dense, or conv: a convolution")
     made.add_argument("--cadence", default="epoch", help="step the scheduler per epoch or batch")
     for name, default in (
         ("epochs", 5), ("batch-size", 32), ("hidden", 32), ("seed", 0), ("threads", 1),
@@ -346,11 +416,21 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("optimizer", "scheduler"):
             if given[name] is not None:
                 given[name], given[f"{name}_options"] = options(given[name])
-        run = fit(Settings(**given), checkpoint, resume, lambda line: print(line, flush=True))
+        with processes():
+            return follow(Settings(**given), checkpoint, resume)
     except Refused as error:
         command.exit(2, f"{command.prog}: {error}\n")
-    print(f"parameters {run.digest()}")
-    return 0
+
+
+def follow(settings: Settings, checkpoint: str | None, resume: bool) -> int:
+    """Train and print; of several processes the first one prints. Returns 0 if they agree."""
+    run = fit(settings, checkpoint, resume, lambda line: print(line, flush=True))
+    agreed = run.agreed()
+    if run.rank == 0:
+        print(f"parameters {run.digest()}")
+        if run.world > 1:
+            print(f"{run.world} processes, {'the same' if agreed else 'DIFFERENT'} parameters")
+    return 0 if agreed else 1
 
 
 if __name__ == "__main__":
