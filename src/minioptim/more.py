@@ -49,8 +49,8 @@ class _More(Optimizer):
             raise ValueError(f"both betas must be at least 0 and below 1, got {options['betas']}")
         super().__init__(params, options)
 
-    def check(self, p: Tensor, group: dict[str, Any]) -> None:
-        if p.grad.is_sparse:
+    def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        if any(p.grad.is_sparse for p in params):
             raise RuntimeError(f"{type(self).__name__} needs dense gradients: use SGD for these")
 
     def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
@@ -445,9 +445,9 @@ class Muon(_More):
                     f"Muon needs matrices, and one parameter has shape {tuple(p.shape)}"
                 )
 
-    def check(self, p: Tensor, group: dict[str, Any]) -> None:
-        super().check(p, group)
-        if p.is_complex():
+    def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        super().check(group, params)
+        if any(p.is_complex() for p in params):
             raise RuntimeError("Muon needs real parameters")
 
     def penalty(self, group: dict[str, Any]) -> Penalty:
