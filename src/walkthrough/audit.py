@@ -42,7 +42,7 @@ VERDICTS = {
     "unsupported": "nothing shows it, or nothing can",
     "outdated": "once true",
 }
-MARKS = {"right": "✓", "imprecise": "≈", "wrong": "✗", "unsupported": "?", "outdated": "⌛\ufe0e"}
+MARKS = {"right": "✓", "imprecise": "≈", "wrong": "✗", "unsupported": "?", "outdated": "†"}
 CLAIMS = [f"a{n:02d}" for n in range(1, 110)]
 SYSTEMS = [f"s{n:02d}" for n in range(1, 37)]
 
@@ -334,8 +334,8 @@ class ArticleAudit(SphinxDirective):
                 for key, text in entries.items()
             )
             return (
-                f'<label for="audit-{name}">{label}</label>'
-                f'<select id="audit-{name}" autocomplete="off">{inside}</select>'
+                f'<div><label for="audit-{name}">{label}</label> '
+                f'<select id="audit-{name}" autocomplete="off">{inside}</select></div>'
             )
 
         count = collections.Counter(row["verdict"] for row in self.all_claims)
