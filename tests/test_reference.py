@@ -175,13 +175,12 @@ def test_every_guard_exists() -> None:
         assert not function or f"def {function}(" in text, (file, function)
 
 
-def test_every_erratum_has_a_date() -> None:
+def test_every_erratum_has_a_date_and_a_guard() -> None:
     section = page("errata.md").split("## In this book")[1].split("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) > 5
+    rows = re.split(r"^- ", section, flags=re.MULTILINE)[1:]
+    assert len(rows) > 4
     for row in rows:
-        assert re.match(r"\| 20\d\d-\d\d-\d\d \| ", row), row
-        assert len(row.split(" | ")) == 3, row
+        assert re.match(r"\*\*20\d\d-\d\d-\d\d\.\*\* .*\n  \*Guard:\* ", row), row
 
 
 # --- status ---------------------------------------------------------------------------------------
