@@ -106,10 +106,12 @@ class Walk:
 
     @property
     def names(self) -> list[str]:
+        """The names of all calls, in order."""
         return [call.name for call in self.all()]
 
     @property
     def arithmetic(self) -> list[str]:
+        """The operations that compute something, in order."""
         return [name for name in self.operations if name not in NOT_ARITHMETIC]
 
     @property
@@ -119,6 +121,7 @@ class Walk:
 
     @property
     def functions(self) -> int:
+        """How many different functions were entered."""
         return len(set(self.names))
 
     def find(self, name: str) -> Call:

@@ -45,10 +45,12 @@ class Place:
 
     @property
     def first(self) -> int:
+        """The number of its first line, decorators included."""
         return min([self.node.lineno, *(d.lineno for d in self.node.decorator_list)])
 
     @property
     def last(self) -> int:
+        """The number of its last line."""
         return self.node.end_lineno or self.node.lineno
 
     @property
@@ -72,11 +74,13 @@ class Excerpt:
 
     @property
     def caption(self) -> str:
+        """File and line numbers."""
         first, last = self.lines[0][0], self.lines[-1][0]
         return f"{self.place.file}:{first}" + ("" if first == last else f"-{last}")
 
     @property
     def code(self) -> str:
+        """The lines as text."""
         return "\n".join(line for _, line in self.lines)
 
 

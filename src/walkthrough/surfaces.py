@@ -21,11 +21,17 @@ class Surface(Protocol):
     name: str
     domain: Domain
 
-    def value(self, x: Tensor) -> Tensor: ...
+    def value(self, x: Tensor) -> Tensor:
+        """The loss at a point, or at many: the last axis holds the coordinates."""
+        ...
 
-    def gradient(self, x: Tensor) -> Tensor: ...
+    def gradient(self, x: Tensor) -> Tensor:
+        """The gradient there, by formula and not by autograd."""
+        ...
 
-    def hessian(self, x: Tensor) -> Tensor: ...
+    def hessian(self, x: Tensor) -> Tensor:
+        """The matrix of second derivatives at one point."""
+        ...
 
 
 def eigenvalues(surface: Surface, x: Tensor) -> Tensor:

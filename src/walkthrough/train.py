@@ -1,5 +1,7 @@
 """A small network learns the digits: a training loop that can be killed and resumed.
 
+From a command line::
+
     python -m walkthrough.train --optimizer SGD momentum=0.9 --lr 0.1 \\
         --scheduler StepLR step_size=3 gamma=0.3 --epochs 9 --checkpoint run.pt
     python -m walkthrough.train ...the same... --resume
@@ -218,6 +220,11 @@ def attempt(what: str, do: Callable[[], Any]) -> Any:
 
 
 def refuse(message: str) -> NoReturn:
+    """End the program with a message, because what was asked for makes no sense.
+
+    Raises:
+        Refused: always.
+    """
     raise Refused(message)
 
 

@@ -24,6 +24,7 @@ class Trajectory(NamedTuple):
 
     @property
     def end(self) -> Tensor:
+        """The last point."""
         return self.points[-1]
 
 
