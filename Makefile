@@ -36,6 +36,7 @@ execute: $(VENV)/.ready  ## run all notebooks and store their outputs
 	@$(BIN)/python tools/execute.py
 
 lab: $(VENV)/.ready  ## open the notebooks in JupyterLab
+	@test -f _build/drawn/cover.png || $(BIN)/python -m walkthrough.cover _build/drawn/cover.png
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/tools/jupyter" $(BIN)/jupyter lab \
 	  --LabApp.default_url=/lab/tree/book/index.md $(LAB)
 

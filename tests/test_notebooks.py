@@ -28,6 +28,7 @@ MACHINE = re.compile(
     r"|[A-Z]:\\\\?Users|site-packages|ipykernel_\d+"
     r"|\b0x[0-9a-f]{6,}"  # an address in memory
 )
+WIDTH = 88
 PICTURE = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
 
 Notebook = dict[str, Any]
@@ -153,7 +154,17 @@ def hiding(nb: Notebook) -> list[str]:
     return [f"code cell {n} ends with a semicolon" for n in found]
 
 
-RULES = [uncounted, silenced, without_id, leaking, heavy, mute, long_winded, hiding]
+def wide(nb: Notebook) -> list[str]:
+    """The column of a page holds 88 characters of code; what is longer is cut off there."""
+    return [
+        f"code cell {n}: a line of {len(line)} characters, more than {WIDTH}"
+        for n, cell in enumerate(code_cells(nb), 1)
+        for line in text(cell["source"]).splitlines()
+        if len(line) > WIDTH
+    ]
+
+
+RULES = [uncounted, silenced, without_id, leaking, heavy, mute, long_winded, hiding, wide]
 
 
 @each_notebook
@@ -223,6 +234,7 @@ PLANTED = [
     (mute, planted("cells/0/metadata/mystnb/figure/name", "")),
     (long_winded, planted("cells/0/source", "x = 1\n" * 21)),
     (hiding, planted("cells/0/source", "draw();")),
+    (wide, planted("cells/0/source", "x = 1\ny = " + "1" * 85)),
 ]
 
 

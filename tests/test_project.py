@@ -133,6 +133,17 @@ def test_every_command_that_is_named_exists(name: str) -> None:
     assert named <= targets()
 
 
+@pytest.mark.parametrize("name", ["README.md", "book/index.md"])
+def test_every_file_that_is_linked_exists(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(([^)#\s]+)", text)
+    missing = [
+        p for p in linked if "://" not in p and not (ROOT / name).parent.joinpath(p).exists()
+    ]
+    assert linked
+    assert missing == []
+
+
 # --- what must not be in the repository -----------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ def setup(seed: int = 0) -> None:
     torch.set_printoptions(precision=4, sci_mode=False, linewidth=88)
     np.set_printoptions(precision=4, suppress=True, linewidth=88)
     warnings.simplefilter("error")
+    # a kernel warns of itself while it shuts down
+    warnings.filterwarnings("ignore", module="ipykernel")
     from . import plots  # matplotlib is needed from here on, not before
 
     plots.style()

@@ -15,6 +15,7 @@ with page, name and text, so a build with ``-W`` fails.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -30,6 +31,7 @@ from sphinx.util import logging
 from .source import Excerpt, SourceError, call_arguments, show
 
 LOGGER = logging.getLogger(__name__)
+OPENING = re.compile(r'<span class="p">[^<]*[(\[{]</span>')  # a long line may go on below after it
 
 
 class panel_box(nodes.General, nodes.Element):
@@ -87,7 +89,11 @@ class PanelBlock(CodeBlock):
         rows = panel_box(kind=["panel-rows"])
         html_lines = highlighted(side)
         done = 0
+        starts = [start for start, _, _ in side.notes] + [len(html_lines)]
         for k, (start, count, note) in enumerate(side.notes):
+            after = starts[k + 1]
+            if not any(line.strip() for _, line in side.lines[start + count : after]):
+                count = after - start  # blank lines alone make no block of their own
             if start > done:
                 rows += raw(code_block(html_lines[done:start], side))
             row = panel_box(kind=["panel-row"], ids=[f"{panel_id}-note-{k + 1}"])
@@ -110,24 +116,27 @@ def raw(text: str) -> nodes.raw:
 def highlighted(side: Excerpt) -> list[str]:
     """One string of HTML for each line, its number in an attribute so that it is not copied."""
     text = highlight(side.code, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
+    text = OPENING.sub(r"\g<0><wbr>", text)
     lines = text.rstrip("\n").split("\n")
     out = []
     before = None
-    for (number, _), line in zip(side.lines, lines, strict=True):
+    for (number, plain), line in zip(side.lines, lines, strict=True):
         kinds = ["panel-line"]
         if number in side.emphasized:
             kinds.append("panel-mark")
         if before is not None and number != before + 1:
             kinds.append("panel-gap")  # a docstring was left out
         before = number
-        out.append(f'<span class="{" ".join(kinds)}" data-line="{number}">{line}\n</span>')
+        indent = len(plain) - len(plain.lstrip())
+        look = f' style="--in:{indent}"' if indent else ""
+        out.append(f'<span class="{" ".join(kinds)}" data-line="{number}"{look}>{line}\n</span>')
     return out
 
 
 def code_block(lines: list[str], side: Excerpt) -> str:
     label = f"{side.place.name}, {side.caption}"
     return (
-        f'<div class="highlight panel-code"><pre tabindex="0" role="group" aria-label="{label}">'
+        f'<div class="highlight panel-code"><pre role="group" aria-label="{label}">'
         f"{''.join(lines)}</pre></div>"
     )
 

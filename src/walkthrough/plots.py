@@ -18,6 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from .surfaces import Surface
@@ -247,7 +248,8 @@ def _name_the_ends(ax: Axes, tips: Sequence[tuple[str, np.ndarray, np.ndarray, s
         tip = x[last], y[last]
         right, height = ax.transAxes.inverted().transform(ax.transData.transform(tip))
         if right < 0.75:  # a line that ends early
-            ax.annotate(name, tip, (7, 5), textcoords="offset points", color=colour)
+            label = ax.annotate(name, tip, (7, 5), textcoords="offset points", color=colour)
+            label.set_path_effects([withStroke(linewidth=3, foreground="white")])
         else:
             margin.append([float(np.clip(height, 0.0, 1.0)), name, colour])
     margin.sort(key=lambda place: place[0])
@@ -403,7 +405,9 @@ def drawing(optimizer: Any, names: Mapping[torch.Tensor, str]) -> None:
         grad = "None" if p.grad is None else "tensor"
         text = f"{names[p]} {tuple(p.shape)}\ngrad: {grad}"
         _box(ax, 36, heights[id(p)], 28, tall, text, COLOURS[0])
-    says = {"defaults": _options(optimizer.defaults, optimizer.defaults, everything=True)}
+    given = {k: v for k, v in optimizer.defaults.items() if v not in (None, False, 0)}
+    off = len(optimizer.defaults) - len(given)
+    says = {"defaults": f"{_options(given, {}, everything=True)}, and {off} that are off"}
     for i, group in enumerate(optimizer.param_groups):
         options = _options(group, optimizer.defaults)
         middle = sum(heights[id(p)] for p in group["params"]) / len(group["params"])

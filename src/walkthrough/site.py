@@ -2,6 +2,7 @@
 
 - a change in the code or in a pinned version re-executes every notebook;
 - mathematics works without a network: MathJax is copied from an installed package;
+- the picture of the first page is drawn;
 - every page ends with licences, the torch that built it, the date and the third-party notices;
 - faults of the theme that a reader would notice are mended in the finished pages.
 
@@ -28,6 +29,8 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import SphinxError
 from sphinx.util import logging
+
+from . import cover
 
 LOGGER = logging.getLogger(__name__)
 NOTICES = "third-party-notices"
@@ -131,6 +134,16 @@ def copy_mathjax(app: Sphinx, builder: Any) -> None:
             shutil.copy2(source / name, target / name)
 
 
+# --- the picture of the first page ----------------------------------------------------------------
+
+
+def draw_cover(app: Sphinx) -> None:
+    try:
+        cover.draw(Path(app.srcdir) / "_build" / "drawn" / "cover.png")
+    except AssertionError as error:
+        raise SphinxError(f"the picture of the first page: {error}") from error
+
+
 # --- the footer ---------------------------------------------------------------------------------
 
 
@@ -195,32 +208,47 @@ def licence_texts(name: str) -> Iterator[tuple[str, str]]:
         yield inside, path.read_text(encoding="utf-8", errors="replace")
 
 
-def apache_text() -> tuple[str, str] | None:
-    """The Apache licence as some installed package carries it."""
-    for dist in importlib.metadata.distributions():
+# Licences that several of the files name without carrying them: how a text of each begins and ends.
+# The texts are taken from packages that carry them.
+COMMON = {
+    "Apache License 2.0": (
+        r"^\s*Apache License\s+Version 2\.0,",
+        r"identification within third-party archives\.|limitations under the License\.",
+    ),
+    "SIL Open Font License 1.1": (
+        r"^SIL OPEN FONT LICENSE Version 1\.1",
+        r"OTHER DEALINGS IN THE FONT SOFTWARE\.",
+    ),
+    "MIT License": (r"^Permission is hereby granted", r"OTHER DEALINGS IN THE\s+SOFTWARE\."),
+}
+# said nowhere in the files themselves
+UNSAID = {
+    "scripts/bootstrap.js": "Popper, inside it: Copyright (c) 2019 Federico Zivolo. MIT License.",
+    "mathjax/": "MathJax: Copyright (c) The MathJax Consortium. Speech Rule Engine, inside it: "
+    "Copyright (c) Volker Sorge. Apache License 2.0.",
+}
+
+
+def common_text(name: str) -> tuple[str, str]:
+    """A licence that packages share, and the name of the installed package it is copied from.
+
+    Raises:
+        SphinxError: no installed package carries it.
+    """
+    begin, end = COMMON[name]
+    whole = re.compile(f"{begin}.*?(?:{end})", re.DOTALL | re.MULTILINE)
+    for dist in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower()):
         for file in dist.files or []:
-            if LICENCE_FILE.search(file.as_posix()) and ".dist-info/" in file.as_posix():
-                try:
-                    text = Path(str(file.locate())).read_text(encoding="utf-8")
-                except (OSError, UnicodeDecodeError):
-                    continue
-                start = text.lstrip()[:60].split()
-                if start[:4] == ["Apache", "License", "Version", "2.0,"]:
-                    return dist.metadata["Name"], text
-    return None
-
-
-def open_font_text() -> tuple[str, str] | None:
-    """The SIL Open Font License as some installed package carries it."""
-    begin, end = "SIL OPEN FONT LICENSE Version 1.1", "FROM OTHER DEALINGS IN THE FONT SOFTWARE."
-    for name in ("matplotlib", "fonttools"):
-        for file in importlib.metadata.files(name) or []:
-            if LICENCE_FILE.search(file.as_posix()):
-                text = Path(str(file.locate())).read_text(encoding="utf-8", errors="replace")
-                if begin in text and end in text[text.index(begin) :]:
-                    text = text[text.index(begin) :]
-                    return name, text[: text.index(end) + len(end)]
-    return None
+            if not LICENCE_FILE.search(file.as_posix()) or ".dist-info/" not in file.as_posix():
+                continue
+            try:
+                text = Path(str(file.locate())).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError):
+                continue
+            found = whole.search(text)
+            if found:
+                return dist.name, found.group()
+    raise SphinxError(f"no installed package carries the text of the {name}")
 
 
 def banners(folder: Path) -> Iterator[tuple[str, str]]:
@@ -277,30 +305,36 @@ def notices(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
             f"<h2>{html.escape(name)} {version}</h2><p>Here: {html.escape(use)}{licence}.</p>"
         )
         texts = list(licence_texts(name))
-        if name == "sphinx-mathjax-offline":
-            apache = apache_text()
-            if apache:
-                texts.append((f"Apache License 2.0, as {apache[0]} carries it", apache[1]))
-            font = open_font_text()
-            if font:
-                texts.append((f"SIL Open Font License 1.1, as {font[0]} carries it", font[1]))
-            parts.extend(block(f"fonts: {files}", note) for files, note in font_notes())
+        if name == "sphinx-mathjax-offline":  # it carries no licence file
+            texts = [(f"fonts: {files}", note) for files, note in font_notes()]
         if not texts:
             LOGGER.warning("no licence file found for %s", name)
         parts.extend(block(title, text) for title, text in texts)
     parts.append("<h2>What the files say themselves</h2>")
     parts.extend(block(files, note) for files, note in banners(Path(app.outdir) / "_static"))
+    parts.extend(block(files, note) for files, note in UNSAID.items())
+    parts.append("<h2>Licences that are named above</h2>")
+    for name in COMMON:
+        package, text = common_text(name)
+        parts.append(block(f"{name}, as {package} carries it", text))
     parts.append("</section>")
     yield NOTICES, {"title": "Third-party notices", "body": "\n".join(parts)}, "page.html"
 
 
 # --- mending the finished pages -----------------------------------------------------------------
 
-NOT_SHIPPED = ("scripts/fontawesome.js", "scripts/fontawesome.js.LICENSE.txt", "**/*.map")
+NOT_SHIPPED = (
+    "readme.png",
+    "scripts/fontawesome.js",
+    "scripts/fontawesome.js.LICENSE.txt",
+    "**/*.map",
+)
 MENDS = [
     # 1.4 MB of script that serves custom icons only; the icons in use come from a web font
     (re.compile(r"<script[^>]*fontawesome[^>]*></script>\s*"), ""),
     (re.compile(r'<link rel="preload" as="script" href="[^"]*fontawesome[^"]*"\s*/?>\s*'), ""),
+    # its name must contain what is written on it, "Search Ctrl+K"
+    (re.compile(r'(<button class="btn search-button-field[^>]*) aria-label="Search"'), r"\1"),
     # a table that scrolls sideways must scroll by keyboard too
     (
         re.compile(r'<div class="pst-scrollable-table-container">'),
@@ -321,12 +355,17 @@ MENDS = [
 ]
 
 
+MATHJAX_TAG = re.compile(r"<script[^>]*mathjax[^>]*></script>\s*")
+
+
 def mend_pages(app: Sphinx) -> None:
     for path in Path(app.outdir).rglob("*.html"):
         before = path.read_text(encoding="utf-8")
         after = before
         for pattern, new in MENDS:
             after = pattern.sub(new, after)
+        if 'class="math' not in after:  # a page without formulas loads nothing for them
+            after = MATHJAX_TAG.sub("", after)
         if after != before:
             path.write_text(after, encoding="utf-8")
 
@@ -344,6 +383,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("walkthrough_code_digest", "", "env")
     app.connect("config-inited", forget_old_outputs)
     app.connect("config-inited", offer_binder)
+    app.connect("builder-inited", draw_cover)
     app.connect("write-started", copy_mathjax)
     app.connect("env-updated", refuse_failed_cells)
     app.connect("html-page-context", add_footer)

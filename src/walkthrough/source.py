@@ -151,7 +151,7 @@ def excerpt(
         start_at: the first line that contains this text, by default the first of all.
         end_before: stop before the next line that contains this text.
         end_at: stop after it. At most one of the two.
-        emphasize: lines that contain this text, or one of these, are marked.
+        emphasize: all lines that contain this text, or one of these, are marked.
         notes: a text for the line that contains the key, and those that follow it up to the next
             note, the next blank line, or the sixth.
         docstring: show the docstring too.
@@ -187,7 +187,9 @@ def excerpt(
     shown = textwrap.dedent("\n".join(all_lines[n - 1] for n in numbers)).split("\n")
 
     wanted = [emphasize] if isinstance(emphasize, str) else emphasize or []
-    marked = frozenset(numbers[find(text)] for text in wanted)
+    for text in wanted:
+        find(text)
+    marked = frozenset(n for n in numbers if any(text in all_lines[n - 1] for text in wanted))
     starts = sorted((find(text), note) for text, note in (notes or {}).items())
     placed = []
     for k, (i, note) in enumerate(starts):

@@ -1,0 +1,118 @@
+"""What the site adds to the pages: the first picture, licences, mended pages, cached outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sphinx.errors import SphinxError
+
+import minioptim
+from walkthrough import cover, site
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# --- the picture of the first page ----------------------------------------------------------------
+
+
+def test_the_first_picture_shows_two_libraries_that_agree(tmp_path: Path) -> None:
+    ours, theirs = cover.runs(minioptim), cover.runs(torch.optim)
+    for name in cover.RUNS:
+        assert torch.equal(ours[name].points, theirs[name].points), name
+    cover.draw(tmp_path / "a" / "cover.png")
+    with Image.open(tmp_path / "a" / "cover.png") as picture:
+        assert picture.size == (1600, 620)
+
+
+def test_there_is_no_first_picture_when_they_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Planted(minioptim.SGD):
+        @staticmethod
+        def rule(p, g, momentum_buffer, *, lr, momentum, dampening, nesterov):
+            p.add_(g, alpha=-1.0000001 * lr)
+
+    monkeypatch.setattr(minioptim, "SGD", Planted)
+    with pytest.raises(AssertionError, match="SGD: ours is not PyTorch's"):
+        cover.draw(tmp_path / "cover.png")
+    assert not (tmp_path / "cover.png").exists()
+
+
+# --- licences -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", site.COMMON)
+def test_the_text_of_a_common_licence_is_whole(name: str) -> None:
+    package, text = site.common_text(name)
+    assert package
+    assert len(text) > 900
+    assert text.count("\n") > 10
+
+
+def test_a_licence_that_nobody_carries_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(site.COMMON, "None", ("^There is no such licence", "end"))
+    with pytest.raises(SphinxError, match="no installed package"):
+        site.common_text("None")
+
+
+@pytest.mark.parametrize("name", sorted(set(site.SHIPPED) - {"sphinx-mathjax-offline"}))
+def test_what_is_shipped_carries_its_licence(name: str) -> None:
+    texts = list(site.licence_texts(name))
+    assert texts
+    assert all(len(text) > 400 for title, text in texts if "AUTHORS" not in title)
+
+
+# --- mended pages ---------------------------------------------------------------------------------
+
+
+class App:
+    """As much of a Sphinx application as the functions ask for."""
+
+    def __init__(self, outdir: Path) -> None:
+        self.outdir = outdir
+
+
+FORMULA = '<span class="math notranslate">x</span>'
+LOADS = '<script defer="defer" src="_static/mathjax/tex-chtml.js?v=1"></script>'
+
+
+@pytest.mark.parametrize(("body", "kept"), [(FORMULA, True), ("<p>x</p>", False)])
+def test_mathjax_is_loaded_where_there_is_a_formula(tmp_path: Path, body: str, kept: bool) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(LOADS + body)
+    site.mend_pages(App(tmp_path))
+    assert ("tex-chtml.js" in page.read_text()) == kept
+
+
+def test_the_search_button_is_called_what_is_written_on_it(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<button class="btn search-button-field x" title="Search" aria-label="Search">')
+    site.mend_pages(App(tmp_path))
+    assert page.read_text() == '<button class="btn search-button-field x" title="Search">'
+
+
+# --- what a change re-executes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "constraints.txt", "pyproject.toml", "src/minioptim/sgd.py"]
+)
+def test_a_change_in_code_or_pins_changes_the_digest(tmp_path: Path, name: str) -> None:
+    for file in ("requirements.txt", "constraints.txt", "pyproject.toml", "src/minioptim/sgd.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("1")
+    before = site.code_digest(tmp_path)
+    assert site.code_digest(tmp_path) == before
+    (tmp_path / name).write_text("2")
+    assert site.code_digest(tmp_path) != before
+
+
+@pytest.mark.parametrize("name", ["book/01.ipynb", "book/index.md", "tests/test_x.py"])
+def test_a_change_elsewhere_does_not(tmp_path: Path, name: str) -> None:
+    before = site.code_digest(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("1")
+    assert site.code_digest(tmp_path) == before
