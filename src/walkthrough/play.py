@@ -80,7 +80,8 @@ class Choice:
         )
         return (
             f'<div class="play-choice"{shown(self.kind)}><label for="{where}">{self.label}</label>'
-            f'<select id="{where}" data-key="{self.key}" autocomplete="off">{options}</select></div>'
+            f'<select id="{where}" data-key="{self.key}" autocomplete="off">{options}</select>'
+            "</div>"
         )
 
 
@@ -175,7 +176,7 @@ FIGURES = {
             "The factor by which one step multiplies the error, against the learning rate",
         ),
         (
-            Slider("lr", "learning rate <i>η</i>", 0.002, 0.25, 0.002, 0.1),
+            Slider("lr", "learning rate <i>η</i>", 0.002, 0.25, 0.002, 0.16),
             Slider("steps", "steps <i>t</i>", 0, 40, 1, 20),
             RUN,
         ),
@@ -204,9 +205,9 @@ FIGURES = {
         ),
         (
             Choice("surface", "surface", ("ravine", "Rosenbrock's valley"), "ravine"),
-            Slider("tilt", "ravine turned by", 0, 90, 1, 0, "degrees"),
-            Slider("sgd", "learning rate of SGD", -4, 0, 0.02, -1.42, "log"),
-            Slider("adam", "learning rate of Adam", -3, 0.3, 0.02, -0.52, "log"),
+            Slider("tilt", "ravine turned by", 0, 90, 1, 0, "degrees", "ravine"),
+            Slider("sgd", "<code>lr</code> of SGD", -4, 0, 0.02, -1.42, "log"),
+            Slider("adam", "<code>lr</code> of Adam", -3, 0.3, 0.02, -0.52, "log"),
             Slider("steps", "steps <i>t</i>", 0, 300, 1, 60),
             RUN,
         ),

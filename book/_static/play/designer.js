@@ -25,24 +25,32 @@ Play.figure("designer", function (fig) {
     return { lr: fig.value("lr"), join, milestone: fig.value("milestone"), parts };
   }
 
-  function call(p) {
+  /* A call, on one line if it fits. */
+  function call(name, things) {
+    const line = `lr_scheduler.${name}(${things.join(", ")})`;
+    return line.length <= 60 ? line : `lr_scheduler.${name}(\n    ${things.join(", ")}\n)`;
+  }
+
+  function made(p) {
     const show = (v) => (Array.isArray(v) ? `[${v.join(", ")}]` : String(v));
     const options = Object.entries(p.options).map(([name, v]) => `${name}=${show(v)}`);
-    return `${p.kind}(optimizer, ${options.join(", ")})`;
+    return call(p.kind, ["optimizer", ...options]);
   }
 
   function code(d, steps) {
     const lines = ["import torch", "from torch.optim import lr_scheduler", ""];
     lines.push(`optimizer = torch.optim.SGD(model.parameters(), lr=${d.lr})`);
     if (d.join) {
-      lines.push(`first = lr_scheduler.${call(d.parts[0])}`, `second = lr_scheduler.${call(d.parts[1])}`);
-      lines.push(d.join === "SequentialLR"
-        ? `scheduler = lr_scheduler.SequentialLR(optimizer, [first, second], milestones=[${d.milestone}])`
-        : "scheduler = lr_scheduler.ChainedScheduler([first, second], optimizer)");
+      lines.push(`first = ${made(d.parts[0])}`, `second = ${made(d.parts[1])}`);
+      const things = d.join === "SequentialLR"
+        ? ["optimizer", "[first, second]", `milestones=[${d.milestone}]`]
+        : ["[first, second]", "optimizer"];
+      lines.push(`scheduler = ${call(d.join, things)}`);
     } else {
-      lines.push(`scheduler = lr_scheduler.${call(d.parts[0])}`);
+      lines.push(`scheduler = ${made(d.parts[0])}`);
     }
-    lines.push("", `for step in range(${steps}):`, "    ...  # forward, backward", "    optimizer.step()", "    scheduler.step()");
+    lines.push("", `for step in range(${steps}):`, "    ...  # forward, backward");
+    lines.push("    optimizer.step()", "    scheduler.step()");
     return lines.join("\n") + "\n";
   }
 
@@ -75,8 +83,11 @@ Play.figure("designer", function (fig) {
     const top = Math.max(...rates);
     const lowest = Math.min(...rates);
     const plot = fig.plot(0, { x: [0, steps], y: [0, top * 1.1 || 1], xlabel: "steps t", ylabel: "learning rate" });
-    if (d.join === "SequentialLR" && d.milestone <= steps)
-      plot.vertical(d.milestone, "guide", "milestone", d.milestone > 0.8 * steps ? "end" : "start");
+    if (d.join === "SequentialLR" && d.milestone <= steps) {
+      const late = d.milestone > 0.8 * steps;
+      plot.vertical(d.milestone, "guide");
+      plot.text(d.milestone, 0, "milestone", "", late ? "end" : "start", late ? -5 : 5, -6);
+    }
     plot.line(rates.map((lr, t) => [t, lr]), "way way-1").draw();
     fig.find("code").textContent = code(d, steps);
     const n = Play.number;

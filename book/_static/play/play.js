@@ -276,6 +276,7 @@ var Play = (function () {
       if (!drawn) {
         drawn = document.createElementNS(svg.namespaceURI, "g");
         drawn.setAttribute("class", "drawn");
+        drawn.setAttribute("aria-hidden", "true"); // the words under the drawing say what is seen
         svg.prepend(drawn);
       }
       drawn.innerHTML =
@@ -411,6 +412,8 @@ var Play = (function () {
         const p = o.get();
         put([p[0] + way[0] * size(svg.plot.o.x), p[1] + way[1] * size(svg.plot.o.y)]);
       });
+      // a finger on the point moves the point, not the page
+      knob.addEventListener("touchstart", (e) => e.preventDefault(), { passive: false });
       knob.addEventListener("pointerdown", (e) => {
         e.preventDefault();
         knob.focus({ preventScroll: true });

@@ -45,12 +45,12 @@ Play.figure("race", function (fig) {
     const f = surface();
     start = f.start;
     for (const key of ["sgd", "adam", "steps"]) fig.inputs[key].value = f[key];
-    fig.inputs.tilt.disabled = f !== ravine;
   });
 
   return function () {
     const f = surface();
     const steps = fig.value("steps");
+    fig.show(f === ravine ? "ravine" : "");
     const gradient = (p) => f.gradient(p);
     const ways = [
       Play.walk(Play.sgd, { lr: fig.value("sgd") }, gradient, start, steps),
