@@ -41,7 +41,7 @@ def test_a_page_is_accessible_and_fits(visit, file_site: str, path: str) -> None
             theme,
         )
         page.wait_for_timeout(200)
-        found = page.evaluate("() => axe.run({}, {preload: false, resultTypes: ['violations']})")
+        found = page.evaluate("() => axe.run(document, {preload: false, resultTypes: ['violations']})")
         faults += [
             f"{width} px, {theme}: {v['id']}: {v['nodes'][0]['html'][:150]}"
             for v in found["violations"]
