@@ -10,8 +10,9 @@ On a page such a figure is an ordinary code block of the class ``play`` whose na
 
 In JupyterLab it stays a box with that sentence. In the site it becomes the figure: sliders and
 buttons that the browser has anyway, empty drawings of a fixed shape, so that nothing moves when
-they are filled, and a short script of our own that fills them (``book/_static/play``). The sentence
-is what is left without scripts. The scripts are loaded by the pages that have a figure, no others.
+they are filled, and a short script of our own that fills them (``book/_static/play``). Without
+scripts there is the sentence, and a picture that ``tools/draw_play.py`` has made. The scripts are
+loaded by the pages that have a figure, and by no others.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class Figure:
     title: str
     drawings: tuple[str, ...]  # what each shows, in words
     parts: tuple[Part, ...]
-    shapes: tuple[str, ...] = field(default=("wide",))  # wide, square or flat, see play.css
+    shapes: tuple[str, ...] = field(default=("wide",))  # see play.css
 
     def html(self, name: str) -> Iterator[str]:
         for number, (shape, label) in enumerate(zip(self.shapes, self.drawings, strict=True)):
@@ -211,7 +212,7 @@ FIGURES = {
             Slider("steps", "steps <i>t</i>", 0, 300, 1, 60),
             RUN,
         ),
-        ("wide", "flat"),
+        ("tall", "flat"),
     ),
     "bias": Figure(
         "What the bias correction does",
@@ -289,14 +290,17 @@ class PlayBlock(PanelBlock):
         box = panel_box(kind=["play"])
         self.add_name(box)
         where = box["ids"][0]
+        key = name.removeprefix("play-")
+        still = f"{'../' * self.env.docname.count('/')}_static/play/{key}.svg"
         inputs = "".join(part.html(where) for part in figure.parts if not isinstance(part, Code))
         code = "".join(part.html(where) for part in figure.parts if isinstance(part, Code))
         box += raw(
             f'<div class="play-box" role="group" aria-labelledby="{where}-title"'
-            f' data-play="{name.removeprefix("play-")}">'
+            f' data-play="{key}">'
             f'<p class="play-title"><span id="{where}-title">{escape(figure.title)}</span>'
             f'<a class="headerlink" href="#{where}" title="Link to this figure">#</a></p>'
             "<noscript>"
+            f'<img src="{still}" alt="{escape(". ".join(figure.drawings))}." width="640">'
         )
         box += nodes.paragraph("", " ".join(" ".join(self.content).split()))
         box += raw(

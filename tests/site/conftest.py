@@ -152,12 +152,10 @@ def visitor(browser: Browser) -> Iterator[Callable[..., Visit]]:
         context.close()
 
 
-@pytest.fixture(scope="session")
-def play_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+def build_play_page(folder: Path) -> str:
     """The address of a small page with every figure to play with, in the theme of the book."""
     from walkthrough.play import FIGURES
 
-    folder = tmp_path_factory.mktemp("play")
     (folder / "conf.py").write_text(
         "extensions = ['myst_parser', 'walkthrough.play']\n"
         "html_theme = 'sphinx_book_theme'\n"
@@ -172,3 +170,8 @@ def play_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", ".", "out"]
     subprocess.run(command, cwd=folder, check=True)
     return (folder / "out" / "index.html").as_uri()
+
+
+@pytest.fixture(scope="session")
+def play_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build_play_page(tmp_path_factory.mktemp("play"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import types
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from playwright.sync_api import Browser, Page, expect
 import minioptim
 from minioptim import lr_scheduler as ours
 from walkthrough.play import FIGURES
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+from draw_play import picture
 
 STEPS = 200
 CLOSE = 1e-9
@@ -419,9 +424,19 @@ def test_without_scripts_a_sentence_stands_there(visit, play_page: str) -> None:
         words = page.locator(f"#play-{name} noscript p")
         assert words.text_content() == f"Instead of {name}."
         assert words.bounding_box()["height"] > 10
+        still = page.locator(f"#play-{name} noscript img")
+        assert still.evaluate("e => e.complete && e.naturalWidth > 0")
+        assert len(still.get_attribute("alt") or "") > 30
     shown = page.locator(".play :is(input, select, button, svg, pre)")
     assert shown.count() > 50
     assert shown.locator("visible=true").count() == 0
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_picture_is_what_the_script_draws(page: Page, name: str) -> None:
+    """After a change run tools/draw_play.py."""
+    stored = ROOT / "book" / "_static" / "play" / f"{name}.svg"
+    assert stored.read_text(encoding="utf-8") == picture(page, name)
 
 
 # --- in the book ----------------------------------------------------------------------------------

@@ -123,7 +123,8 @@ var Play = (function () {
     if (size < 1e-12) return "0";
     if (size >= 1e6 || size < 1e-4) {
       const [m, e] = x.toExponential(1).split("e");
-      return m + "·10" + [...String(+e)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"["0123456789".indexOf(c)] || "⁻").join("");
+      const power = [...String(+e)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"["0123456789".indexOf(c)] || "⁻").join("");
+      return (m === "1.0" ? "" : m.replace("-", "−") + "·") + "10" + power;
     }
     const text = String(+x.toPrecision(digits || 3));
     return text.replace("-", "−");
@@ -153,7 +154,8 @@ var Play = (function () {
   }
 
   class Plot {
-    /* o: x and y as [low, high], log as a string of axes, xlabel, ylabel, bare without axes */
+    /* o: x and y as [low, high], log as a string of axes, xlabel, ylabel,
+       bare without axes, equal for equal units */
     constructor(svg, o) {
       const box = svg.getBoundingClientRect();
       this.svg = svg;
@@ -164,6 +166,11 @@ var Play = (function () {
       this.right = this.width - (o.bare ? 1 : 10);
       this.top = o.ylabel ? 22 : o.bare ? 1 : 8;
       this.bottom = this.height - (o.bare ? 1 : o.xlabel ? 40 : 22);
+      if (o.equal) {
+        // one unit is as long across as it is up: the range of x follows from that of y
+        const half = (((o.y[1] - o.y[0]) / 2) * (this.right - this.left)) / (this.bottom - this.top);
+        this.o.x = [-half, half];
+      }
       this.under = [];
       this.marks = [];
       this.over = [];

@@ -2,8 +2,8 @@
 Play.figure("race", function (fig) {
   const curvatures = [1, 50];
   const ravine = {
-    x: [-11, 11], y: [-5, 5], start: [10, 2], sgd: -1.42, adam: -0.52, steps: 60,
-    levels: [1, 5, 15, 40, 90, 170, 300, 500],
+    y: [-6, 6], equal: true, start: [5.2, 1.2], sgd: -1.42, adam: -0.52, steps: 60,
+    levels: [0.5, 2, 6, 14, 30, 60, 120, 220, 400],
     local: (p) => Play.turn(p, -angle()),
     value(p) {
       const q = this.local(p);
@@ -39,11 +39,21 @@ Play.figure("race", function (fig) {
   const angle = () => (fig.value("tilt") * Math.PI) / 180;
   const surface = () => (fig.value("surface") === "ravine" ? ravine : valley);
   let start = ravine.start;
-  fig.handle(0, { label: "start of both walks", get: () => start, set: (p) => (start = p) });
+  let turned = 0;
+  fig.handle(0, {
+    label: "start of both walks",
+    get: () => start,
+    // in the ravine within a disc, so that it can be turned with the ravine
+    set: (p) => (start = surface() === ravine ? p.map((x) => x * Math.min(1, 5.6 / Math.hypot(...p))) : p),
+  });
+  fig.inputs.tilt.addEventListener("input", function () {
+    start = Play.turn(start, angle() - turned);
+    turned = angle();
+  });
   fig.run("steps", "run", 3);
   fig.inputs.surface.addEventListener("input", function () {
     const f = surface();
-    start = f.start;
+    start = f === ravine ? Play.turn(f.start, angle()) : f.start;
     for (const key of ["sgd", "adam", "steps"]) fig.inputs[key].value = f[key];
   });
 
@@ -56,7 +66,7 @@ Play.figure("race", function (fig) {
       Play.walk(Play.sgd, { lr: fig.value("sgd") }, gradient, start, steps),
       Play.walk(Play.adam, { lr: fig.value("adam"), beta1: 0.9, beta2: 0.999, eps: 1e-8 }, gradient, start, steps),
     ];
-    const map = fig.plot(0, { x: f.x, y: f.y });
+    const map = fig.plot(0, { x: f.x, y: f.y, equal: f.equal });
     for (const level of f.levels) map.line(f.contour(level), "level", true);
     map.dots([f.goal], "goal", 4);
     ways.forEach((way, i) => map.line(way, `way way-${i + 1}`).dots(way, `dot dot-${i + 1}`, 2));

@@ -48,7 +48,8 @@ Play.figure("ravine", function (fig) {
     if (beta > 0.02)
       plane.line(circle(Math.sqrt(beta)), "guide", true).text(0, Math.sqrt(beta), "√β", "", "start", 5, -4);
     zs.forEach((pair, i) => {
-      plane.dots(pair, `now dot-${i + 2}`, 6);
+      // one that is far out is drawn at the edge
+      plane.dots(pair.map((z) => z.map((v) => Math.max(-1.26, Math.min(1.26, v)))), `now dot-${i + 2}`, 6);
     });
     plane.text(-1.3, -1.3, names[0], "ink-2", "start", 6, -22).text(-1.3, -1.3, names[1], "ink-3", "start", 6, -7);
     plane.draw();
