@@ -26,13 +26,13 @@ def test_a_page_asks_nobody_and_sets_its_mathematics(
     assert seen.errors == []
 
 
-# Of tokens of code that look alike, and of formulas, ten are enough: the rules take a second for
+# Of pieces of code that look alike, and of formulas, ten are enough: the rules take a second for
 # every thousand elements.
 THIN = """() => {
   const seen = {};
   const often = (key) => (seen[key] = (seen[key] || 0) + 1) > 10;
-  for (const token of document.querySelectorAll("pre span")) {
-    const around = [token, token.parentElement, token.closest("pre").parentElement];
+  for (const token of document.querySelectorAll("pre span, dt :is(span, em)")) {
+    const around = [token, token.parentElement, token.parentElement.parentElement];
     if (often(around.map((e) => e.className).join("|"))) token.replaceWith(...token.childNodes);
   }
   for (const formula of document.querySelectorAll("mjx-container"))
