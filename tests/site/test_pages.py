@@ -45,7 +45,7 @@ TURN = "t => { for (const k of ['theme', 'mode']) document.documentElement.datas
 @pytest.mark.parametrize("path", pages())
 def test_a_page_is_accessible_and_fits(visit, file_site: str, path: str, width: int) -> None:
     """By the rules of axe; in the dark only colours are others. And without sideways scrolling."""
-    seen = visit(file_site + path, width=width, motion=False)  # colours change at once
+    seen = visit(file_site + path, width=width, motion=False)
     page = seen.page
     page.wait_for_function(ALL_SET, timeout=60_000)
     over = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -55,6 +55,8 @@ def test_a_page_is_accessible_and_fits(visit, file_site: str, path: str, width: 
     faults = []
     for theme, rules in (("light", "undefined"), ("dark", "['color-contrast']")):
         page.evaluate(TURN, theme)
+        page.wait_for_timeout(150)
+        page.wait_for_function("() => document.getAnimations().length === 0")  # colours fade
         found = page.evaluate(f"() => axe.run(document, {{preload: false, runOnly: {rules}}})")
         faults += [
             f"{theme}: {v['id']}, {len(v['nodes'])} times: {v['nodes'][0]['html'][:200]}"
