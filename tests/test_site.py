@@ -94,6 +94,14 @@ def test_the_search_button_is_called_what_is_written_on_it(tmp_path: Path) -> No
     assert page.read_text() == '<button class="btn search-button-field x" title="Search">'
 
 
+def test_from_disk_the_search_fetches_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "search.html"
+    page.write_text('<script src="_static/searchtools.js?v=1"></script>')
+    site.mend_pages(App(tmp_path))
+    assert page.read_text().startswith("<script>if (location.protocol === ")
+    assert "SHOW_SEARCH_SUMMARY = false" in page.read_text()
+
+
 # --- what a change re-executes --------------------------------------------------------------------
 
 

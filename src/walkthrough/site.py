@@ -350,6 +350,12 @@ MENDS = [
     ),
     # every exercise has the same id
     (re.compile(r'<section id="(exercise|solution)-content">'), r'<section class="\1-content">'),
+    # opened from disk, the search cannot fetch the pages it found, to show a few lines of each
+    (
+        re.compile(r'(<script src="_static/searchtools\.js[^"]*"></script>)'),
+        r'<script>if (location.protocol === "file:")'
+        r" DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;</script>\n    \1",
+    ),
     # entries of a bibliography have a role that is no longer allowed there
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
 ]

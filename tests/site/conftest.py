@@ -1,0 +1,177 @@
+"""Pages in a real browser: Chromium from the system's packages, driven by Playwright.
+
+`tools/test_site.py` builds the site, finds the browser and runs what is in this folder. A test asks
+for `visit` and gets a page that is watched: every request to another host is refused and noted, and
+so is every error that the page logs.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HTML = ROOT / "_build" / "html"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OPTIONS = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+OPTIONS += ["--disable-component-update", "--force-color-profile=srgb"]
+
+# Before a page's own scripts: note which parts of the text move by themselves, and how far.
+WATCH_SHIFTS = """
+window.shifts = [];
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries())
+    for (const { node } of entry.hadRecentInput ? [] : entry.sources) {
+      const element = node instanceof Element ? node : node && node.parentElement;
+      if (element && element.closest("article"))
+        window.shifts.push([entry.value, element.outerHTML]);
+    }
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+def find_browser() -> str:
+    """The browser to use: the one that CHROMIUM names, or the first that is installed."""
+    named = os.environ.get("CHROMIUM", "")
+    found = [path for name in (named, *BROWSERS) if name and (path := shutil.which(name))]
+    if not found:
+        raise FileNotFoundError(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    return found[0]
+
+
+def pages() -> list[str]:
+    """Every page of the site, as a path below _build/html; the redirect at its root is none."""
+    found = (path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
+    return sorted(p for p in found if not p.startswith("_static/") and p != "index.html")
+
+
+@dataclass
+class Visit:
+    """An open page, and what it did that it should not."""
+
+    page: Page
+    outside: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server on this machine that serves a folder."""
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=find_browser(), args=OPTIONS, chromium_sandbox=False
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def http_site() -> Iterator[str]:
+    with served(HTML) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def file_site() -> str:
+    return HTML.as_uri() + "/"
+
+
+@pytest.fixture
+def visit(browser: Browser):
+    """Opens an address: visit(url, width=1280, theme="light", motion=True, scripts=True)."""
+    with visitor(browser) as open_page:
+        yield open_page
+
+
+@contextmanager
+def visitor(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    contexts = []
+
+    def open_page(
+        url: str,
+        width: int = 1280,
+        theme: str = "light",
+        motion: bool = True,
+        scripts: bool = True,
+    ) -> Visit:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=theme,
+            reduced_motion="no-preference" if motion else "reduce",
+            java_script_enabled=scripts,
+            has_touch=True,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        seen = Visit(page)
+
+        def decide(route):
+            if route.request.url.startswith(("file:", "data:", "blob:", "http://127.0.0.1")):
+                route.continue_()
+            else:
+                seen.outside.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", decide)
+        page.on("pageerror", lambda error: seen.errors.append(str(error)))
+        page.on("console", lambda m: seen.errors.append(m.text) if m.type == "error" else None)
+        if scripts:
+            page.add_init_script(WATCH_SHIFTS)
+        page.goto(url)
+        page.wait_for_load_state("load")
+        return seen
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def build_play_page(folder: Path) -> str:
+    """The address of a small page with every figure to play with, in the theme of the book."""
+    from walkthrough.play import FIGURES
+
+    (folder / "conf.py").write_text(
+        "extensions = ['myst_parser', 'walkthrough.play']\n"
+        "html_theme = 'sphinx_book_theme'\n"
+        f"html_static_path = [{str(ROOT / 'book' / '_static')!r}]\n"
+        "html_css_files = ['book.css']\n"
+    )
+    blocks = "".join(
+        f"```{{code-block}} text\n:class: play\n:name: play-{name}\nInstead of {name}.\n```\n\n"
+        for name in FIGURES
+    )
+    (folder / "index.md").write_text(f"# Figures\n\n{blocks}")
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", ".", "out"]
+    subprocess.run(command, cwd=folder, check=True)
+    return (folder / "out" / "index.html").as_uri()
+
+
+@pytest.fixture(scope="session")
+def play_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build_play_page(tmp_path_factory.mktemp("play"))
