@@ -38,7 +38,8 @@ def test_a_block_becomes_a_figure(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "index.html").read_text()
     assert 'id="play-descent"' in page
-    assert "<noscript><p>A sentence &amp; more.</p>" in page
+    assert '<noscript><img src="_static/play/descent.svg" alt="' in page
+    assert "<p>A sentence &amp; more.</p>" in page
     loaded = re.findall(r'<script[^>]*src="_static/play/([\w.]+)', page)
     assert loaded == ["play.js", "descent.js"]
     assert "play/play.css" in page
@@ -68,6 +69,7 @@ def test_every_input_has_a_name_and_its_label(name: str) -> None:
 def test_every_figure_has_a_script_and_every_script_a_figure() -> None:
     scripts = {path.stem for path in (STATIC / "play").glob("*.js")}
     assert scripts == {"play", *FIGURES}
+    assert {path.stem for path in (STATIC / "play").glob("*.svg")} == set(FIGURES)
     for name in FIGURES:
         text = (STATIC / "play" / f"{name}.js").read_text(encoding="utf-8")
         assert f'Play.figure("{name}"' in text
