@@ -139,6 +139,7 @@ def test_terms_are_linked_where_a_chapter_first_uses_them(path: Path) -> None:
 
 
 SOME = {"saddle point": ["saddle point", "saddle"], "hook": ["hook"], "SGD": ["SGD"]}
+SOME |= {"rule": ["rule"]}
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,7 @@ SOME = {"saddle point": ["saddle point", "saddle"], "hook": ["hook"], "SGD": ["S
         ("A {term}`hooks <hook>` and a hook.", None),
         ("**A12. A claim.** of a hook", None),
         ("pre-hook and hook.py", None),
+        ("the chain rule", None),
     ],
 )
 def test_only_running_text_is_linked(before: str, after: str | None) -> None:

@@ -27,6 +27,8 @@ EVERYDAY = {
     "optimizer", "panel", "parameter", "quadratic", "rule", "sample", "scheduler", "step",
     "stochastic gradient descent", "tensor",
 }  # fmt: skip
+# Words with another meaning elsewhere (the chain rule, autograd's engine): linked by hand.
+AMBIGUOUS = {"engine", "rule"}
 # Words for a term that the glossary itself does not list, because a page has that name.
 ALSO = {"momentum method": ["momentum"]}
 # what must not be touched: code, formulas, links, roles, bold and italic words, raw HTML
@@ -85,7 +87,7 @@ def link(cells: Iterable[str], wanted: dict[str, list[str]], done: set[str]) -> 
         done.update(LINKED.findall(cell))
     # longer names first, so that "saddle point" is not taken for "saddle"
     names = sorted(
-        ((name, term) for term, group in wanted.items() for name in group),
+        ((name, term) for term, group in wanted.items() for name in group if term not in AMBIGUOUS),
         key=lambda pair: -len(pair[0]),
     )
     out = []
