@@ -109,10 +109,7 @@ def _forward(name: str) -> Callable[..., TensorList]:
     return method
 
 
-for _name in (
-    *("add", "add_", "mul_", "div_", "lerp_", "sqrt", "addcmul", "addcmul_", "addcdiv_"),
-    "clamp_min_",
-):
+for _name in ("add", "add_", "mul_", "div_", "lerp_", "sqrt", "addcmul_", "addcdiv_", "clamp_min_"):
     setattr(TensorList, _name, _forward(_name))
 
 

@@ -212,7 +212,7 @@ class RMSprop(_More):
         square_avg.mul_(alpha).addcmul_(g, g, value=1 - alpha)
         if grad_avg is not None:  # the mean of the squares becomes the variance
             grad_avg.lerp_(g, 1 - alpha)
-            square_avg = square_avg.addcmul(grad_avg, grad_avg, value=-1)
+            square_avg = square_avg.clone().addcmul_(grad_avg, grad_avg, value=-1)
         denom = square_avg.sqrt().add_(eps)
         if momentum is None:
             p.addcdiv_(g, denom, value=-lr)
