@@ -14,6 +14,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 
 NAME = re.compile(r"\bfa-[a-z0-9-]+")
+PRIVATE = re.compile("[\ue000-\uf8ff]")  # where icon fonts have their characters
 GLYPH = re.compile(r"\\([ef][0-9a-f]{3})\b")
 # a rule for icons alone, such as .fa-xmark:before,.fa-close:before{content:"\f00d"}
 RULE = re.compile(r'((?:\.fa-[a-z0-9-]+:before,?)+)\{content:"\\([0-9a-f]+)"\}')
@@ -51,7 +52,9 @@ def thin_out(folder: Path) -> dict[str, int]:
     for path in (folder / "_static").rglob("*.css"):
         before = path.read_text(encoding="utf-8")
         rest = RULE.sub(rule, before)
-        glyphs.update(int(code, 16) for code in GLYPH.findall(RULE.sub("", rest)))
+        other = RULE.sub("", rest)  # names an icon by its code, or by the very character
+        glyphs.update(int(code, 16) for code in GLYPH.findall(other))
+        glyphs.update(ord(character) for character in PRIVATE.findall(other))
         after = FACE.sub(r'\1\2\3.woff) format("woff")', rest)
         if after != before:
             path.write_text(after, encoding="utf-8")
