@@ -63,7 +63,7 @@ def main() -> int:
     rows = [(WORDS[kind], *(found[kind][key] for key in keys)) for kind in WORDS]
     rows.append(("all", *(total[key] for key in keys)))
     for row in rows:
-        print("{:28}".format(row[0]) + "".join(f"{value:6}" for value in row[1:]))
+        print(f"{row[0]:28}" + "".join(f"{value:6}" for value in row[1:]))
     said = f"{total['calls']} bad calls: all but {total['calls'] - total['same']} give the type of "
     said += f"error that PyTorch gives; {total['calls'] - total['ours']} leave everything as it "
     said += f"was, against {total['calls'] - total['theirs'] - total['accepts']} in PyTorch."
