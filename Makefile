@@ -9,7 +9,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-site nbval execute lab drift record clean
+.PHONY: help book test test-site nbval execute lab drift record kills bad-input platforms clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -50,6 +50,19 @@ drift: $(VENV)/.ready  ## has PyTorch changed under the book? TORCH=2.14.1 asks 
 
 record: $(VENV)/.ready  ## record the digests of what the panels show, in book/source-map.yml
 	@$(BIN)/python tools/drift.py --record
+
+# N=3 kills that often, SEED=0 draws the same runs again, RECORD=1 records the result for the page
+kills: $(VENV)/.ready  ## kill training runs at random moments, resume them, compare: N=100
+	@$(BIN)/python tools/kills.py -n $(or $(N),100) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(RECORD),--record)
+
+bad-input: $(VENV)/.ready  ## make all calls that must fail, in both libraries; RECORD=1 records what came of them
+	@$(BIN)/python tools/bad_input.py $(if $(RECORD),--record)
+
+# ONLY="avx2 home" runs some; PYTHONS="Python-3.12=path/to/python" adds other Pythons with the pinned packages
+platforms: $(VENV)/.ready  ## notebooks and tests under other instructions, threads, locales, paths, without a network
+	@$(BIN)/python tools/platforms.py $(if $(ONLY),--only $(ONLY)) $(if $(PYTHONS),--python $(PYTHONS)) \
+	  $(if $(RECORD),--record)
 
 clean:  ## remove what was built (the environment stays: rm -r .venv removes it too)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -31,6 +31,7 @@ from .engines import NO_PENALTY, Engine, Penalty, differentiable, foreach, loop
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
+NUMBERS = ("lr", "momentum", "eps", "weight_decay")  # options that a step can be given wrong
 FOREACH_DEVICES = ("cuda", "xpu", "mtia")  # where one call for many tensors is the default
 
 
@@ -86,7 +87,7 @@ class Optimizer(compat.Hooks):
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self._init_hooks()
-        if isinstance(params, Tensor):
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(f"params must be an iterable of tensors, not {torch.typename(params)}")
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -106,6 +107,8 @@ class Optimizer(compat.Hooks):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"a parameter group is a dict, not {torch.typename(param_group)}")
+        if "params" not in param_group:
+            raise KeyError(f"a parameter group needs 'params', and has {[*param_group]}")
         names, tensors = _names_and_tensors(param_group["params"])
         for p in tensors:
             if not isinstance(p, Tensor):
@@ -125,8 +128,7 @@ class Optimizer(compat.Hooks):
         param_group["params"] = tensors
         if names:
             param_group["param_names"] = names
-        for option, default in self.defaults.items():
-            param_group.setdefault(option, default)
+        param_group.update({**self.defaults, **param_group})  # what it does not say, by default
         self.param_groups.append(param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -175,6 +177,7 @@ class Optimizer(compat.Hooks):
     def _plan(self, group: dict[str, Any]) -> tuple[Engine, list[Tensor]]:
         """The engine, and the parameters that have a gradient; all checked before any update."""
         _refuse_unsupported(group, group["params"])
+        _require_numbers(TypeError, **{key: group[key] for key in NUMBERS if key in self.defaults})
         params = [p for p in group["params"] if p.grad is not None]
         self.check(group, params)
         return choose_engine(group, params), params
@@ -348,8 +351,8 @@ def _refuse_unsupported(group: dict[str, Any], params: list[Tensor]) -> None:
 
 
 def _names_and_tensors(params: Any) -> tuple[list[str], list[Tensor]]:
-    if isinstance(params, set):
-        raise TypeError("a set has no order, and state is saved by position: pass a list")
+    if isinstance(params, set) or not isinstance(params, Iterable):
+        raise TypeError(f"params must be a list: state is saved by position, got {params!r:.60}")
     items = [params] if isinstance(params, Tensor) else list(params)
     names = [item[0] for item in items if isinstance(item, tuple)]
     if names and len(names) < len(items):
