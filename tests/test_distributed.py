@@ -246,7 +246,7 @@ def test_a_folder_goes_on_under_any_shard(two: Runs, shard: str) -> None:
     assert resumed["scheduler"] == undisturbed["scheduler"]
 
 
-def test_two_processes_save_and_one_goes_on(two: Runs, tmp_path: Path) -> None:
+def test_two_processes_save_and_one_goes_on(two: Runs) -> None:
     path = two.folder / "half"
     assert [part.name for part in path.iterdir()] == ["1"]
     loaded = train.load(path, Settings(**TINY))
@@ -259,8 +259,7 @@ def test_two_processes_save_and_one_goes_on(two: Runs, tmp_path: Path) -> None:
         assert ours["step"] == theirs["step"] == STEPS
         for key in ("exp_avg", "exp_avg_sq"):
             assert torch.allclose(ours[key], theirs[key], rtol=0, atol=TOLERANCE)
-    for _ in range(1):
-        loaded.train_epoch(data.digits()[0])
+    loaded.train_epoch(data.digits()[0])
     assert distance(parameters(loaded), two["fsdp"]["parameters"]) < TOLERANCE
 
 
@@ -281,3 +280,117 @@ def test_a_killed_process_costs_nothing_but_time(two: Runs, tmp_path: Path) -> N
 
 
 # --- the longer ones ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    cases = {shard: case(shard=shard) for shard in ("none", "zero", "fsdp")}
+    return start(tmp_path_factory.mktemp("one"), cases, processes=1)
+
+
+@pytest.fixture(scope="module")
+def four(two: Runs, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    cases = {shard: case(shard=shard) for shard in ("none", "zero", "fsdp")}
+    half = str(two.folder / "half")
+    cases["half, then fsdp"] = case(shard="fsdp", path="fsdp", copy=half)
+    cases["half, then zero"] = case(shard="zero", path="zero", copy=half)
+    return start(tmp_path_factory.mktemp("four"), cases, processes=4)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("shard", ["none", "zero", "fsdp"])
+def test_one_process_of_torchrun_is_one_without(one: Runs, shard: str) -> None:
+    alone = fit(Settings(**TINY))
+    assert equal(one[shard]["parameters"], parameters(alone))
+    assert one[shard]["record"] == alone.record
+    assert [o["held"] for o in one.everywhere(shard)] == expected("none", 1)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("shard", ["none", "zero", "fsdp"])
+def test_four_processes_are_one(four: Runs, shard: str) -> None:
+    alone = fit(Settings(**TINY))
+    found = four.everywhere(shard)
+    for outcome in found:
+        assert outcome["agreed"]
+        assert equal(outcome["parameters"], found[0]["parameters"])
+        assert outcome["rates"] == found[0]["rates"]
+        assert outcome["scheduler"] == found[0]["scheduler"]
+        assert outcome["record"]["lr"] == alone.record["lr"]
+    assert 0 < distance(found[0]["parameters"], parameters(alone)) < TOLERANCE
+    assert distance(found[0]["parameters"], by_turns(4)) < TOLERANCE
+
+
+@pytest.mark.distributed
+def test_four_shards_of_the_state_change_no_bit(four: Runs) -> None:
+    """ZeRO leaves the gradients as they are; FSDP2 adds them up in another order."""
+    assert equal(four["zero"]["parameters"], four["none"]["parameters"])
+    assert four["zero"]["record"] == four["none"]["record"]
+    assert distance(four["fsdp"]["parameters"], four["none"]["parameters"]) < TOLERANCE
+
+
+@pytest.mark.distributed
+def test_bytes_of_four_processes(four: Runs) -> None:
+    for shard in ("none", "fsdp"):
+        assert [o["held"] for o in four.everywhere(shard)] == expected(shard, 4)
+    states = [o["held"]["optimizer state"] for o in four.everywhere("zero")]
+    assert states == [adam(n, 1) for n in (512, 80, 10, 8)]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("shard", ["zero", "fsdp"])
+def test_two_processes_save_and_four_go_on(two: Runs, four: Runs, shard: str) -> None:
+    resumed = four[f"half, then {shard}"]
+    assert resumed["begins at"] == 1
+    assert resumed["agreed"]
+    assert resumed["record"]["loss"][:STEPS] == two["half"]["record"]["loss"]
+    assert resumed["record"]["lr"] == two["fsdp"]["record"]["lr"]
+    assert distance(resumed["parameters"], two["fsdp"]["parameters"]) < TOLERANCE
+
+
+@pytest.mark.distributed
+def test_gloo_adds_up_each_part_of_a_vector_in_another_order(four: Runs) -> None:
+    """Part c goes around the ring, c - 1 first and c last, and then to all."""
+    found = four["a sum"]
+    parts = [list(x.chunk(4)) for x in found["parts"]]
+    for c, total in enumerate(found["sum"].chunk(4)):
+        order = [(c - 1 - i) % 4 for i in range(4)]
+        by_hand = parts[order[0]][c]
+        for i in order[1:]:
+            by_hand = by_hand + parts[i][c]
+        assert torch.equal(total, by_hand)
+    assert not torch.equal(found["sum"], sum(found["parts"]))
+    assert all(torch.equal(o["sum"], found["sum"]) for o in four.everywhere("a sum"))
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("place", "shard"),
+    [
+        ("in a step", "none"),
+        ("in a step", "zero"),
+        ("before a rename", "none"),
+        ("before a rename", "fsdp"),
+    ],
+)
+def test_wherever_it_is_killed(two: Runs, tmp_path: Path, place: str, shard: str) -> None:
+    resumed, undisturbed = killed(tmp_path, place, shard)["killed"], two[shard]
+    assert resumed["begins at"] == 1
+    assert equal(resumed["parameters"], undisturbed["parameters"])
+    assert resumed["record"] == undisturbed["record"]
+
+
+@pytest.mark.distributed
+def test_the_command_line_with_two(tmp_path: Path) -> None:
+    command = ["--optimizer", "Adam", "--library", "minioptim", "--lr", "0.02", "--hidden", "8"]
+    command += ["--batch-size", "128", "--shard", "fsdp", "--checkpoint", str(tmp_path / "run")]
+    command += ["--resume", "auto", "--table", "--memory", "--plot", str(tmp_path / "run.png")]
+    first = onepage.torchrun([*command, "--epochs", "1"], timeout=170)
+    then = onepage.torchrun([*command, "--epochs", "2"], timeout=170)
+    assert [line.split()[:2] for line in (first[0], then[0])] == [["epoch", "1"], ["epoch", "2"]]
+    assert [line.split()[0] for line in then[1:4]] == ["epoch", "1", "2"]
+    assert [line.split()[1:4] for line in then[5:7]] == [["2,440", "2,440", "4,896"]] * 2
+    assert then[-1] == "2 processes, the same parameters"
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(RuntimeError, match="already a checkpoint"):
+        onepage.torchrun([word for word in command if word not in ("--resume", "auto")])
