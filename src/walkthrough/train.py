@@ -28,6 +28,7 @@ import ast
 import hashlib
 import math
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -284,6 +285,7 @@ def load(path: Path, settings: Settings) -> Run:
     """
     try:
         file = distributed.newest(path) / distributed.REST if path.is_dir() else path
+        check_sums(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         refuse(f"there is no checkpoint {path}")
@@ -306,16 +308,42 @@ def load(path: Path, settings: Settings) -> Run:
             run.model.load_state_dict(state["model"])
             run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler is not None:
+            same_keys("scheduler", run.scheduler.state_dict(), state["scheduler"])
             run.scheduler.load_state_dict(state["scheduler"])
         run.order.set_state(state["order"])
         run.epoch = int(state["epoch"])
         run.record = {key: list(map(float, state["record"][key])) for key in run.record}
+        check_record(run)
         check_state(run)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise Refused(f"{path} is damaged: {type(error).__name__} {error}") from error
     if run.epoch > settings.epochs:
         refuse(f"{path} has {run.epoch} epochs behind it, more than {settings.epochs}")
     return run
+
+
+def check_sums(file: Path) -> None:
+    """Raise an error if a bit has changed since `save`: `torch.load` would not notice.
+
+    The format is a zip archive, which holds a checksum of each of its parts.
+    """
+    with zipfile.ZipFile(file) as archive:
+        bad = archive.testzip()
+    if bad:
+        raise zipfile.BadZipFile(f"{bad} is not what was written")
+
+
+def same_keys(what: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise a ValueError if a dictionary has other keys than it should have."""
+    if different := sorted(wanted.keys() ^ found.keys()):
+        raise ValueError(f"the {what} has more or less than it should: {', '.join(different)}")
+
+
+def check_record(run: Run) -> None:
+    """Raise a ValueError if there is not the same number of steps for each epoch that is over."""
+    lengths = {len(values) for values in run.record.values()}
+    if run.epoch < 0 or len(lengths) != 1 or min(lengths) % max(run.epoch, 1):
+        raise ValueError(f"{sorted(lengths)} steps were recorded in {run.epoch} epochs")
 
 
 def check_state(run: Run) -> None:
