@@ -75,23 +75,20 @@ class App:
         self.outdir = outdir
 
 
-FORMULA = '<span class="math notranslate">x</span>'
-LOADS = '<script defer="defer" src="_static/mathjax/tex-chtml.js?v=1"></script>'
-
-
-@pytest.mark.parametrize(("body", "kept"), [(FORMULA, True), ("<p>x</p>", False)])
-def test_mathjax_is_loaded_where_there_is_a_formula(tmp_path: Path, body: str, kept: bool) -> None:
-    page = tmp_path / "page.html"
-    page.write_text(LOADS + body)
-    site.mend_pages(App(tmp_path))
-    assert ("tex-chtml.js" in page.read_text()) == kept
-
-
 def test_the_search_button_is_called_what_is_written_on_it(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<button class="btn search-button-field x" title="Search" aria-label="Search">')
     site.mend_pages(App(tmp_path))
     assert page.read_text() == '<button class="btn search-button-field x" title="Search">'
+
+
+def test_the_index_of_the_search_holds_up_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<script src="../searchindex.js"></script><script src="a.js"></script>')
+    site.mend_pages(App(tmp_path))
+    assert page.read_text() == (
+        '<script defer src="../searchindex.js"></script><script src="a.js"></script>'
+    )
 
 
 def test_from_disk_the_search_fetches_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What the site needs beyond the builder and its theme: a Sphinx extension.
 
 - a change in the code or in a pinned version re-executes every notebook;
-- mathematics works without a network: MathJax is copied from an installed package;
 - the picture of the first page is drawn;
 - every page ends with licences, the torch that built it, the date and the third-party notices;
 - faults of the theme that a reader would notice are mended in the finished pages.
@@ -30,7 +29,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import SphinxError
 from sphinx.util import logging
 
-from . import cover, icons
+from . import cover, formulas, icons
 
 LOGGER = logging.getLogger(__name__)
 NOTICES = "third-party-notices"
@@ -110,30 +109,6 @@ def offer_binder(app: Sphinx, config: Config) -> None:
         options["launch_buttons"] = {}
 
 
-# --- mathematics without a network --------------------------------------------------------------
-
-MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts", "sre/mathmaps/en.json")
-
-
-def mathjax_folder() -> Path:
-    """Where the installed package keeps MathJax."""
-    files = importlib.metadata.files("sphinx-mathjax-offline") or []
-    for file in files:
-        if file.name == "tex-chtml.js":
-            return Path(str(file.locate())).parent
-    raise FileNotFoundError("sphinx-mathjax-offline holds no tex-chtml.js")
-
-
-def copy_mathjax(app: Sphinx, builder: Any) -> None:
-    source, target = mathjax_folder(), Path(app.outdir) / "_static" / "mathjax"
-    for name in MATHJAX:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source / name, target / name)
-
-
 # --- the picture of the first page ----------------------------------------------------------------
 
 
@@ -162,13 +137,17 @@ def torch_version() -> str:
 def add_footer(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    link = context["pathto"](NOTICES)
+    status = "book/reference/build-status"
+    known = status in app.env.found_docs
+    links = {"Build status": status} if known else {}
+    links["Third-party notices"] = NOTICES
     config = app.config
     context["theme_extra_footer"] = (
         f"<p>© {config.copyright} {html.escape(config.author)}."
         f" Text {TEXT_LICENCE}, code {CODE_LICENCE}.</p>"
-        f"<p>Built with torch {torch_version()} on {build_date()}."
-        f' <a href="{link}">Third-party notices</a></p>'
+        f"<p>Built with torch {torch_version()} on {build_date()}. "
+        + " · ".join(f'<a href="{context["pathto"](to)}">{word}</a>' for word, to in links.items())
+        + "</p>"
     )
 
 
@@ -177,7 +156,7 @@ def add_footer(
 # distribution -> what of it a reader of the site gets
 SHIPPED = {
     "torch": "excerpts of its source, shown in the source panels",
-    "sphinx-mathjax-offline": "MathJax: the script that sets the formulas, and its fonts",
+    "sphinx-mathjax-offline": "MathJax, which drew the formulas: the outlines of its letters",
     "sphinx-book-theme": "the layout of the pages: style sheet and script",
     "pydata-sphinx-theme": "the theme beneath it, with Bootstrap, Popper and Font Awesome Free",
     "jupyter-book": "style sheet",
@@ -224,8 +203,7 @@ COMMON = {
 # said nowhere in the files themselves
 UNSAID = {
     "scripts/bootstrap.js": "Popper, inside it: Copyright (c) 2019 Federico Zivolo. MIT License.",
-    "mathjax/": "MathJax: Copyright (c) The MathJax Consortium. Speech Rule Engine, inside it: "
-    "Copyright (c) Volker Sorge. Apache License 2.0.",
+    "the formulas": "MathJax: Copyright (c) The MathJax Consortium. Apache License 2.0.",
 }
 
 
@@ -274,7 +252,7 @@ def font_notes() -> Iterator[tuple[str, str]]:
     from fontTools.ttLib import TTFont
 
     said: dict[str, list[str]] = {}
-    for path in sorted((mathjax_folder() / "output" / "chtml" / "fonts").rglob("*.woff")):
+    for path in sorted((formulas.mathjax_folder() / "output" / "chtml" / "fonts").rglob("*.woff")):
         names = TTFont(path)["name"]
         note = "\n".join(str(names.getDebugName(i) or "").strip() for i in (0, 13, 14)).strip()
         said.setdefault(note or "(the font file states nothing)", []).append(path.name)
@@ -330,6 +308,11 @@ NOT_SHIPPED = (
     "**/*.map",
 )
 MENDS = [
+    # the index of the search, the largest script, held up the drawing of every page
+    (
+        re.compile(r'<script (src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*")>'),
+        r"<script defer \1>",
+    ),
     # 1.4 MB of script that serves custom icons only; the icons in use come from a web font
     (re.compile(r"<script[^>]*fontawesome[^>]*></script>\s*"), ""),
     (re.compile(r'<link rel="preload" as="script" href="[^"]*fontawesome[^"]*"\s*/?>\s*'), ""),
@@ -352,7 +335,7 @@ MENDS = [
     (re.compile(r'<section id="(exercise|solution)-content">'), r'<section class="\1-content">'),
     # opened from disk, the search cannot fetch the pages it found, to show a few lines of each
     (
-        re.compile(r'(<script src="_static/searchtools\.js[^"]*"></script>)'),
+        re.compile(r'(<script (?:defer )?src="_static/searchtools\.js[^"]*"></script>)'),
         r'<script>if (location.protocol === "file:")'
         r" DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;</script>\n    \1",
     ),
@@ -361,17 +344,12 @@ MENDS = [
 ]
 
 
-MATHJAX_TAG = re.compile(r"<script[^>]*mathjax[^>]*></script>\s*")
-
-
 def mend_pages(app: Sphinx) -> None:
     for path in Path(app.outdir).rglob("*.html"):
         before = path.read_text(encoding="utf-8")
         after = before
         for pattern, new in MENDS:
             after = pattern.sub(new, after)
-        if 'class="math' not in after:  # a page without formulas loads nothing for them
-            after = MATHJAX_TAG.sub("", after)
         if after != before:
             path.write_text(after, encoding="utf-8")
 
@@ -392,7 +370,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", forget_old_outputs)
     app.connect("config-inited", offer_binder)
     app.connect("builder-inited", draw_cover)
-    app.connect("write-started", copy_mathjax)
     app.connect("env-updated", refuse_failed_cells)
     app.connect("html-page-context", add_footer)
     app.connect("html-collect-pages", notices)
