@@ -17,7 +17,11 @@ HERE = "https://you.github.io/fork/"
     ("given", "repository", "base"),
     [
         ("", "", ""),
-        ("https://optim.example/book", "https://github.com/you/fork", "https://optim.example/book/"),
+        (
+            "https://optim.example/book",
+            "https://github.com/you/fork",
+            "https://optim.example/book/",
+        ),
         ("", "https://github.com/You/fork", HERE),
         ("", "https://github.com/you/fork.git", HERE),
         ("", "https://github.com/you/fork/", HERE),
@@ -80,7 +84,9 @@ class Loads(HTMLParser):
 
 @pytest.mark.parametrize("base", ["", HERE])
 def test_the_missing_page_carries_all_that_it_needs(base: str) -> None:
-    text = head.missing_page([("book/index.html", "First"), ("book/a.html", "A &amp; B")], "S", base)
+    text = head.missing_page(
+        [("book/index.html", "First"), ("book/a.html", "A &amp; B")], "S", base
+    )
     assert Loads(text).found == []
     assert re.findall(r'<a href="([^"]+)">([^<]+)</a>', text) == [
         ("book/index.html", "S"),

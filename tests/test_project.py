@@ -148,9 +148,7 @@ FAKE = "#!/bin/sh\necho $(basename $0) $@ >> {log}\n"
 
 @pytest.mark.parametrize("browser", ["", "chromium", "google-chrome-stable"])
 @pytest.mark.parametrize("user", [0, 1000])
-def test_ci_installs_a_browser_where_there_is_none(
-    tmp_path: Path, browser: str, user: int
-) -> None:
+def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str, user: int) -> None:
     """Run with stand-ins for every command, which note how they are called."""
     log = tmp_path / "log"
     for name in ("make", "apt-get", *([browser] if browser else [])):

@@ -27,6 +27,7 @@ COMPONENTS = ("adaptors/liteDOM", "input/tex-full", "output/svg")
 # whose letters have the larger eyes
 EM_PER_EX = 0.442 * 1.1
 PHONE = 18  # a wider formula, in em, scrolls on a phone, and must do so by keyboard too
+SCROLLS = {"tabindex": "0", "role": "group", "aria-label": "Formula"}
 
 START = """
 globalThis.global = globalThis;
@@ -157,8 +158,11 @@ def source(node: nodes.math_block) -> str:
 
 
 def visit_math(self: Any, node: nodes.math) -> None:
-    self.body.append(self.starttag(node, "span", "", CLASS="math notranslate nohighlight"))
-    self.body.append(html_of(node, node.astext(), display=False) + "</span>")
+    drawn = html_of(node, node.astext(), display=False)
+    wide = width(drawn) > PHONE
+    kinds = "math notranslate nohighlight" + " formula-wide" * wide
+    self.body.append(self.starttag(node, "span", "", CLASS=kinds, **(SCROLLS if wide else {})))
+    self.body.append(f"{drawn}</span>")
     raise nodes.SkipNode
 
 
@@ -167,8 +171,8 @@ def visit_displaymath(self: Any, node: nodes.math_block) -> None:
         node["ids"].append(f"formula-{hashlib.sha256(node.astext().encode()).hexdigest()[:8]}")
     self.body.append(self.starttag(node, "div", "", CLASS="math notranslate nohighlight"))
     drawn = html_of(node, source(node), display=True)
-    wide = ' tabindex="0" role="group" aria-label="Formula"' * (width(drawn) > PHONE)
-    self.body.append(f'<div class="formula"{wide}>{drawn}</div>')
+    scrolls = SCROLLS if width(drawn) > PHONE else {}
+    self.body.append(self.starttag({}, "div", "", CLASS="formula", **scrolls) + f"{drawn}</div>")
     number = f"({get_node_equation_number(self, node)})" if node.get("number") else ""
     self.body.append(f'<span class="eqno">{number}')
     self.add_permalink_ref(node, "Link to this formula")

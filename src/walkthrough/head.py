@@ -106,11 +106,13 @@ def tags(page: dict[str, str]) -> Iterator[str]:
 def add_tags(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    title = html.unescape(re.sub("<[^>]*>", "", context.get("title") or "")) or app.config.project
+    title = (
+        html.unescape(re.sub("<[^>]*>", "", context.get("title") or "")) or app.config.html_title
+    )
     page = {
         "title": title,
         "description": description(doctree) if doctree else DESCRIPTIONS.get(pagename, title),
-        "site": app.config.project,
+        "site": app.config.html_title,
         "base": app.config.html_baseurl,
         "path": app.builder.get_target_uri(pagename),
     }
@@ -203,7 +205,7 @@ def write_missing_page(app: Sphinx, exception: Exception | None) -> None:
         (app.builder.get_target_uri(name), html.escape(clean_astext(env.titles[name])))
         for name in names
     ]
-    text = missing_page(pages, app.config.project, app.config.html_baseurl)
+    text = missing_page(pages, app.config.html_title, app.config.html_baseurl)
     (Path(app.outdir) / "404.html").write_text(text, encoding="utf-8")
 
 

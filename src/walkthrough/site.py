@@ -21,8 +21,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from myst_nb.sphinx_ import NbMetadataCollector
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
@@ -308,6 +310,12 @@ NOT_SHIPPED = (
     "**/*.map",
 )
 MENDS = [
+    # the colours were set by a script at the end of the page, and the page drawn without before
+    (
+        re.compile(r'(document\.documentElement\.dataset\.)theme = localStorage[^;]*"auto";'),
+        r'\1theme = \1mode !== "auto" ? \1mode :'
+        r' matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";',
+    ),
     # the index of the search, the largest script, held up the drawing of every page
     (
         re.compile(r'<script (src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*")>'),
@@ -344,12 +352,44 @@ MENDS = [
 ]
 
 
+# a page with one of these is wider, and the browser must know before it has come to them
+WIDE = re.compile(r'<div class="[^"]*\b(panel-pair|source-table)\b')
+
+
+FIGURE = re.compile(r'<img ([^>]*)src="([^"]*_images/[^"]+\.png)"([^>]*)>')
+
+
+def keep_place(page: Path, text: str) -> str:
+    """Say how large each picture is, so that nothing moves when it comes, and load it when needed.
+
+    Args:
+        page: where the page stands; pictures are found from there.
+        text: the page.
+    """
+
+    def sized(found: re.Match[str]) -> str:
+        before, source, after = found.groups()
+        with Image.open(page.parent / unquote(source)) as picture:
+            wide, high = picture.size
+        said = re.search(r'width: ?(\d+)px|width="(\d+)"', before + after)
+        width = int(said.group(1) or said.group(2)) if said else wide
+        lazy = "" if "cover" in before + after else ' loading="lazy" decoding="async"'
+        size = f' width="{width}" height="{round(width * high / wide)}"'
+        rest = re.sub(r' (style="width: ?\d+px;"|(?:width|height)="\d+")', "", f"{before}{after}")
+        return f'<img src="{source}"{size}{lazy} {rest.strip(" /")}>'
+
+    return FIGURE.sub(sized, text)
+
+
 def mend_pages(app: Sphinx) -> None:
     for path in Path(app.outdir).rglob("*.html"):
         before = path.read_text(encoding="utf-8")
         after = before
         for pattern, new in MENDS:
             after = pattern.sub(new, after)
+        after = keep_place(path, after)
+        if WIDE.search(after):
+            after = after.replace("<body ", '<body class="wide" ', 1)
         if after != before:
             path.write_text(after, encoding="utf-8")
 

@@ -30,15 +30,17 @@ OPTIONS += ["--disable-component-update", "--force-color-profile=srgb"]
 OPTIONS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # nobody outside is reached
 HERE = ("file:", "data:", "blob:", "http://127.0.0.1:")
 
-# Before a page's own scripts: note which parts of the text move by themselves, and how far.
+# Before a page's own scripts: note what moves by itself, and how far. The row of buttons above the
+# text may: it grows while the page arrives, button by button.
 WATCH_SHIFTS = """
 window.shifts = [];
 new PerformanceObserver((list) => {
   for (const entry of list.getEntries())
-    for (const { node } of entry.hadRecentInput ? [] : entry.sources) {
+    for (const { node, previousRect: a, currentRect: b } of entry.sources) {
       const element = node instanceof Element ? node : node && node.parentElement;
-      if (element && element.closest("article"))
-        window.shifts.push([entry.value, element.outerHTML]);
+      const [from, to] = [a, b].map((r) => [r.x, r.y, r.width, r.height].map(Math.round).join());
+      if (element && !entry.hadRecentInput && !element.closest(".header-article-items"))
+        window.shifts.push(`${from} → ${to}: ${element.outerHTML.slice(0, 150)}`);
     }
 }).observe({ type: "layout-shift", buffered: true });
 """
@@ -147,6 +149,7 @@ def visitor(browser: Browser) -> Iterator[Callable[..., Visit]]:
         )
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(120_000)  # a machine may be busy; nothing waits for nothing
         seen = Visit(page)
 
         def note(request):

@@ -90,13 +90,21 @@ def says_too_little(page: Page) -> list[str]:
     return faults
 
 
+# two frames after the last one that could have moved something
+SHIFTS = """() => new Promise((done) =>
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => done(shifts)))))"""
+OUT_OF_LINE = """() => [...document.querySelectorAll("span.math:not(.formula-wide)")]
+  .filter((e) => getComputedStyle(e).display !== "inline").length"""
+
+
 def common_faults(seen: Visit) -> dict[str, object]:
     page = seen.page
     return {
         "asks another host": seen.outside,
         "errors": seen.errors,
         "formulas that are not drawn": page.locator(".math:not(:has(svg use))").count(),
-        "moves while it loads": page.evaluate("window.shifts"),
+        "formulas that are not on the line": page.evaluate(OUT_OF_LINE),
+        "moves while it loads": page.evaluate(SHIFTS),
     }
 
 
