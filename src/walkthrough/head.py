@@ -148,14 +148,16 @@ main {{ max-width: 40rem; margin: 12vh auto; padding: 0 1.2rem; }}
 h1 {{ font-size: 2.2rem; line-height: 1.2; letter-spacing: -0.015em; }}
 a {{ color: var(--accent); text-underline-offset: 0.18em; }}
 input, button {{ font: inherit; color: inherit; padding: 0.4rem 0.7rem; border-radius: 6px;
-  border: 1px solid currentColor; background: var(--back); max-width: 100%; box-sizing: border-box; }}
+  border: 1px solid currentColor; background: var(--back);
+  max-width: 100%; box-sizing: border-box; }}
 :focus-visible {{ outline: 2px solid var(--accent); outline-offset: 2px; }}
 </style>
 </head>
 <body>
 <main>
 <h1>There is no page here</h1>
-<p>The address is wrong, or the page has moved. These are all pages of <a href="{home}">{site}</a>:</p>
+<p>The address is wrong, or the page has moved. These are all pages of
+<a href="{home}">{site}</a>:</p>
 <ul>
 {links}
 </ul>

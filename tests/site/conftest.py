@@ -1,8 +1,8 @@
 """Pages in a real browser: Chromium from the system's packages, driven by Playwright.
 
 `tools/test_site.py` builds the site, finds the browser and runs what is in this folder. A test asks
-for `visit` and gets a page that is watched: what it asks for is noted, what it asks of other hosts is
-refused besides, and errors that the page logs are noted too.
+for `visit` and gets a page that is watched: what it asks for is noted, and refused if another host
+is asked, and so are errors that the page logs.
 """
 
 from __future__ import annotations

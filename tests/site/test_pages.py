@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect
 
 sys.path.insert(0, str(ROOT / "tools"))
 
-from check_site import toc_pages  # noqa: E402
+from check_site import toc_pages
 
 AXE = Path(importlib.util.find_spec("axe_playwright_python").origin).parent / "axe.min.js"
 KB = 1000
