@@ -87,7 +87,7 @@ def test_the_missing_page_carries_all_that_it_needs(base: str) -> None:
     text = head.missing_page(
         [("book/index.html", "First"), ("book/a.html", "A &amp; B")], "S", base
     )
-    assert Loads(text).found == []
+    assert [link for link in Loads(text).found if not link.startswith("data:")] == []
     assert re.findall(r'<a href="([^"]+)">([^<]+)</a>', text) == [
         ("book/index.html", "S"),
         ("book/index.html", "First"),

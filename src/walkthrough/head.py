@@ -135,6 +135,7 @@ MISSING = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
+<link rel="icon" href="data:,">
 <title>No such page — {site}</title>
 {base}{tags}
 <style>

@@ -30,16 +30,17 @@ OPTIONS += ["--disable-component-update", "--force-color-profile=srgb"]
 OPTIONS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # nobody outside is reached
 HERE = ("file:", "data:", "blob:", "http://127.0.0.1:")
 
-# Before a page's own scripts: note what moves by itself, and how far. The row of buttons above the
-# text may: it grows while the page arrives, button by button.
+# Before a page's own scripts: note what moves by itself, and how far. Two things may, while the page
+# arrives piece by piece: the row of buttons above the text, and columns of a table with its rows.
 WATCH_SHIFTS = """
 window.shifts = [];
 new PerformanceObserver((list) => {
+  const free = ".header-article-items" + (document.readyState === "loading" ? ", table" : "");
   for (const entry of list.getEntries())
     for (const { node, previousRect: a, currentRect: b } of entry.sources) {
       const element = node instanceof Element ? node : node && node.parentElement;
       const [from, to] = [a, b].map((r) => [r.x, r.y, r.width, r.height].map(Math.round).join());
-      if (element && !entry.hadRecentInput && !element.closest(".header-article-items"))
+      if (element && !entry.hadRecentInput && !element.closest(free))
         window.shifts.push(`${from} → ${to}: ${element.outerHTML.slice(0, 150)}`);
     }
 }).observe({ type: "layout-shift", buffered: true });
