@@ -30,8 +30,8 @@ OPTIONS += ["--disable-component-update", "--force-color-profile=srgb"]
 OPTIONS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # nobody outside is reached
 HERE = ("file:", "data:", "blob:", "http://127.0.0.1:")
 
-# Before a page's own scripts: note what moves by itself, and how far. Two things may, while the page
-# arrives piece by piece: the row of buttons above the text, and columns of a table with its rows.
+# Before a page's own scripts: note what moves by itself, and how far. Two things may while the page
+# arrives: the row of buttons above the text, and the columns of a table as rows are added.
 WATCH_SHIFTS = """
 window.shifts = [];
 new PerformanceObserver((list) => {

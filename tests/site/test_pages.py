@@ -204,7 +204,7 @@ def test_an_address_that_is_none_leads_back(visit, http_site: str, where: str) -
     seen = visit(http_site + where)
     page = seen.page
     expect(page.get_by_role("heading", level=1)).to_have_text("There is no page here")
-    assert {urlparse(url).path for url, _ in seen.requests} == {f"/{where}"}
+    assert [url for url, _ in seen.requests if url.startswith("http")] == [http_site + where]
     links = page.locator("main a")
     assert links.count() == len(toc_pages(ROOT)) + 1
     for link in {a.evaluate("e => e.href") for a in links.all()}:
