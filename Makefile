@@ -29,7 +29,7 @@ book: $(VENV)/.ready  ## build the site into _build/html, executing what changed
 test: $(VENV)/.ready  ## run all tests: pytest over tests/, and every notebook, strictly
 	@$(BIN)/python tools/run_tests.py --tests
 
-test-site: $(VENV)/.ready  ## build the site and test it in Chromium, which must be installed
+test-site: $(VENV)/.ready  ## build the site and test it in Chromium, from the system's packages
 	@$(BIN)/python tools/test_site.py
 
 test-distributed: $(VENV)/.ready  ## the tests with one, two and four processes, some of them killed on purpose

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,36 @@ def test_every_command_that_is_named_exists(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^|`|\brun: |&& )make ([a-z][a-z-]*)", text, re.MULTILINE))
     assert named <= targets()
+
+
+FAKE = "#!/bin/sh\necho $(basename $0) $@ >> {log}\n"
+
+
+@pytest.mark.parametrize("browser", ["", "chromium", "google-chrome-stable"])
+@pytest.mark.parametrize("user", [0, 1000])
+def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str, user: int) -> None:
+    """Run with stand-ins for every command, which note how they are called."""
+    log = tmp_path / "log"
+    for name in ("make", "apt-get", *([browser] if browser else [])):
+        (tmp_path / name).write_text(FAKE.format(log=log))
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    for command in ("bash", "dirname", "basename", "sh"):
+        (tmp_path / command).symlink_to(shutil.which(command) or "")
+    for path in tmp_path.iterdir():
+        path.chmod(0o755)
+    done = subprocess.run([str(ROOT / ".ci" / "run")], env={"PATH": str(tmp_path)})
+    assert done.returncode == 0
+    called = log.read_text().splitlines()
+    install = ["apt-get update", "apt-get install -y --no-install-recommends chromium"]
+    assert called[-3:] == ["make book", "make test", "make test-site"]
+    assert called[:-3] == (install if user == 0 and not browser else [])
+
+
+def test_ci_and_the_tests_look_for_the_same_browsers() -> None:
+    sys.path.insert(0, str(ROOT / "tests" / "site"))
+    from conftest import BROWSERS
+
+    assert f"in ${{CHROMIUM:-}} {' '.join(BROWSERS)}; do" in (ROOT / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize("name", ["README.md", "book/index.md"])

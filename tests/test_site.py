@@ -75,23 +75,57 @@ class App:
         self.outdir = outdir
 
 
-FORMULA = '<span class="math notranslate">x</span>'
-LOADS = '<script defer="defer" src="_static/mathjax/tex-chtml.js?v=1"></script>'
-
-
-@pytest.mark.parametrize(("body", "kept"), [(FORMULA, True), ("<p>x</p>", False)])
-def test_mathjax_is_loaded_where_there_is_a_formula(tmp_path: Path, body: str, kept: bool) -> None:
-    page = tmp_path / "page.html"
-    page.write_text(LOADS + body)
-    site.mend_pages(App(tmp_path))
-    assert ("tex-chtml.js" in page.read_text()) == kept
-
-
 def test_the_search_button_is_called_what_is_written_on_it(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<button class="btn search-button-field x" title="Search" aria-label="Search">')
     site.mend_pages(App(tmp_path))
     assert page.read_text() == '<button class="btn search-button-field x" title="Search">'
+
+
+def test_the_theme_is_known_before_anything_is_drawn(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    root = "document.documentElement.dataset"
+    page.write_text(f'{root}.theme = localStorage.getItem("theme") || "auto";')
+    site.mend_pages(App(tmp_path))
+    assert page.read_text() == (
+        f'{root}.theme = {root}.mode !== "auto" ? {root}.mode :'
+        ' matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";'
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ('style="width: 40px;" />', 'width="40" height="20"'),
+        ("/>", 'width="80" height="40"'),
+        ('width="60" height="7">', 'width="60" height="30"'),
+    ],
+)
+def test_a_picture_keeps_its_place_before_it_comes(tmp_path: Path, given: str, size: str) -> None:
+    (tmp_path / "_images").mkdir()
+    Image.new("RGB", (80, 40)).save(tmp_path / "_images" / "a.png")
+    text = f'<img alt="A > b" src="_images/a.png" {given}'
+    lazy = 'loading="lazy" decoding="async"'
+    assert site.keep_place(tmp_path / "x.html", text.replace(">", "&gt;", 1)) == (
+        f'<img src="_images/a.png" {size} {lazy} alt="A &gt; b">'
+    )
+
+
+@pytest.mark.parametrize(("kind", "wide"), [("panel panel-pair", True), ("panel", False)])
+def test_a_page_with_two_columns_of_code_is_wide(tmp_path: Path, kind: str, wide: bool) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(f'<body id="x"><div class="{kind}"></div></body>')
+    site.mend_pages(App(tmp_path))
+    assert ('<body class="wide" id="x">' in page.read_text()) == wide
+
+
+def test_the_index_of_the_search_holds_up_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<script src="../searchindex.js"></script><script src="a.js"></script>')
+    site.mend_pages(App(tmp_path))
+    assert page.read_text() == (
+        '<script defer src="../searchindex.js"></script><script src="a.js"></script>'
+    )
 
 
 def test_from_disk_the_search_fetches_nothing(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_a_whole_site_passes(site: Path) -> None:
     [
         ("<a href='two.html'>x</a>", "does not exist"),
         ("<a href='index.html#nowhere'>x</a>", "no such anchor"),
+        ("<svg><use href='#letter'></use></svg>", "no such anchor"),
         ("<script src='https://cdn.example/x.js'></script>", "another host"),
         ("<link rel='stylesheet' href='//cdn.example/x.css'>", "another host"),
         ("<img src='../_images/x.png' alt='../_images/x.png'>", "alternative text"),

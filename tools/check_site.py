@@ -41,7 +41,7 @@ class Page(HTMLParser):
         found = dict(attrs)
         self.anchors.update(v for k, v in attrs if k in ("id", "name") and v)
         self.headings += tag == "h1"
-        if tag == "a" and found.get("href"):
+        if tag in ("a", "use") and found.get("href"):  # <use>: a letter of a formula
             self.links.append(found["href"] or "")
         if tag == "img":
             self.images.append((found.get("src") or "", found.get("alt")))

@@ -39,8 +39,12 @@ def runs(library: Any) -> dict[str, Trajectory]:
     return {name: descend(make(*run), BOWL, START, STEPS) for name, run in RUNS.items()}
 
 
-def draw(path: Path) -> None:
+def draw(path: Path, size: tuple[float, float] = (8.0, 3.1)) -> None:
     """Write the picture as a PNG.
+
+    Args:
+        path: where to.
+        size: width and height in inches, of 200 pixels each.
 
     Raises:
         AssertionError: a point of one of our optimizers is not PyTorch's.
@@ -48,7 +52,7 @@ def draw(path: Path) -> None:
     ours, theirs = runs(minioptim), runs(torch.optim)
     with mpl.rc_context():
         plots.style()
-        fig, ax = plt.subplots(figsize=(8.0, 3.1), layout="none")
+        fig, ax = plt.subplots(figsize=size, layout="none")
         plots.draw_surface(ax, BOWL, levels=14)
         for name, colour in zip(RUNS, plots.COLOURS, strict=False):
             line, circles = ours[name].points, theirs[name].points

@@ -1,7 +1,6 @@
 """What the site needs beyond the builder and its theme: a Sphinx extension.
 
 - a change in the code or in a pinned version re-executes every notebook;
-- mathematics works without a network: MathJax is copied from an installed package;
 - the picture of the first page is drawn;
 - every page ends with licences, the torch that built it, the date and the third-party notices;
 - faults of the theme that a reader would notice are mended in the finished pages.
@@ -22,15 +21,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from myst_nb.sphinx_ import NbMetadataCollector
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import SphinxError
 from sphinx.util import logging
 
-from . import cover, icons
+from . import cover, formulas, icons
 
 LOGGER = logging.getLogger(__name__)
 NOTICES = "third-party-notices"
@@ -110,30 +111,6 @@ def offer_binder(app: Sphinx, config: Config) -> None:
         options["launch_buttons"] = {}
 
 
-# --- mathematics without a network --------------------------------------------------------------
-
-MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts", "sre/mathmaps/en.json")
-
-
-def mathjax_folder() -> Path:
-    """Where the installed package keeps MathJax."""
-    files = importlib.metadata.files("sphinx-mathjax-offline") or []
-    for file in files:
-        if file.name == "tex-chtml.js":
-            return Path(str(file.locate())).parent
-    raise FileNotFoundError("sphinx-mathjax-offline holds no tex-chtml.js")
-
-
-def copy_mathjax(app: Sphinx, builder: Any) -> None:
-    source, target = mathjax_folder(), Path(app.outdir) / "_static" / "mathjax"
-    for name in MATHJAX:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source / name, target / name)
-
-
 # --- the picture of the first page ----------------------------------------------------------------
 
 
@@ -162,13 +139,17 @@ def torch_version() -> str:
 def add_footer(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    link = context["pathto"](NOTICES)
+    status = "book/reference/build-status"
+    known = status in app.env.found_docs
+    links = {"Build status": status} if known else {}
+    links["Third-party notices"] = NOTICES
     config = app.config
     context["theme_extra_footer"] = (
         f"<p>© {config.copyright} {html.escape(config.author)}."
         f" Text {TEXT_LICENCE}, code {CODE_LICENCE}.</p>"
-        f"<p>Built with torch {torch_version()} on {build_date()}."
-        f' <a href="{link}">Third-party notices</a></p>'
+        f"<p>Built with torch {torch_version()} on {build_date()}. "
+        + " · ".join(f'<a href="{context["pathto"](to)}">{word}</a>' for word, to in links.items())
+        + "</p>"
     )
 
 
@@ -177,7 +158,7 @@ def add_footer(
 # distribution -> what of it a reader of the site gets
 SHIPPED = {
     "torch": "excerpts of its source, shown in the source panels",
-    "sphinx-mathjax-offline": "MathJax: the script that sets the formulas, and its fonts",
+    "sphinx-mathjax-offline": "MathJax, which drew the formulas: the outlines of its letters",
     "sphinx-book-theme": "the layout of the pages: style sheet and script",
     "pydata-sphinx-theme": "the theme beneath it, with Bootstrap, Popper and Font Awesome Free",
     "jupyter-book": "style sheet",
@@ -224,8 +205,7 @@ COMMON = {
 # said nowhere in the files themselves
 UNSAID = {
     "scripts/bootstrap.js": "Popper, inside it: Copyright (c) 2019 Federico Zivolo. MIT License.",
-    "mathjax/": "MathJax: Copyright (c) The MathJax Consortium. Speech Rule Engine, inside it: "
-    "Copyright (c) Volker Sorge. Apache License 2.0.",
+    "the formulas": "MathJax: Copyright (c) The MathJax Consortium. Apache License 2.0.",
 }
 
 
@@ -274,7 +254,7 @@ def font_notes() -> Iterator[tuple[str, str]]:
     from fontTools.ttLib import TTFont
 
     said: dict[str, list[str]] = {}
-    for path in sorted((mathjax_folder() / "output" / "chtml" / "fonts").rglob("*.woff")):
+    for path in sorted((formulas.mathjax_folder() / "output" / "chtml" / "fonts").rglob("*.woff")):
         names = TTFont(path)["name"]
         note = "\n".join(str(names.getDebugName(i) or "").strip() for i in (0, 13, 14)).strip()
         said.setdefault(note or "(the font file states nothing)", []).append(path.name)
@@ -330,6 +310,17 @@ NOT_SHIPPED = (
     "**/*.map",
 )
 MENDS = [
+    # the colours were set by a script at the end of the page, and the page drawn without before
+    (
+        re.compile(r'(document\.documentElement\.dataset\.)theme = localStorage[^;]*"auto";'),
+        r'\1theme = \1mode !== "auto" ? \1mode :'
+        r' matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";',
+    ),
+    # the index of the search, the largest script, held up the drawing of every page
+    (
+        re.compile(r'<script (src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*")>'),
+        r"<script defer \1>",
+    ),
     # 1.4 MB of script that serves custom icons only; the icons in use come from a web font
     (re.compile(r"<script[^>]*fontawesome[^>]*></script>\s*"), ""),
     (re.compile(r'<link rel="preload" as="script" href="[^"]*fontawesome[^"]*"\s*/?>\s*'), ""),
@@ -352,7 +343,7 @@ MENDS = [
     (re.compile(r'<section id="(exercise|solution)-content">'), r'<section class="\1-content">'),
     # opened from disk, the search cannot fetch the pages it found, to show a few lines of each
     (
-        re.compile(r'(<script src="_static/searchtools\.js[^"]*"></script>)'),
+        re.compile(r'(<script (?:defer )?src="_static/searchtools\.js[^"]*"></script>)'),
         r'<script>if (location.protocol === "file:")'
         r" DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;</script>\n    \1",
     ),
@@ -361,7 +352,33 @@ MENDS = [
 ]
 
 
-MATHJAX_TAG = re.compile(r"<script[^>]*mathjax[^>]*></script>\s*")
+# a page with one of these is wider, and the browser must know before it has come to them
+WIDE = re.compile(r'<div class="[^"]*\b(panel-pair|source-table)\b')
+
+
+FIGURE = re.compile(r'<img ([^>]*)src="([^"]*_images/[^"]+\.png)"([^>]*)>')
+
+
+def keep_place(page: Path, text: str) -> str:
+    """Say how large each picture is, so that nothing moves when it comes, and load it when needed.
+
+    Args:
+        page: where the page stands; pictures are found from there.
+        text: the page.
+    """
+
+    def sized(found: re.Match[str]) -> str:
+        before, source, after = found.groups()
+        with Image.open(page.parent / unquote(source)) as picture:
+            wide, high = picture.size
+        said = re.search(r'width: ?(\d+)px|width="(\d+)"', before + after)
+        width = int(said.group(1) or said.group(2)) if said else wide
+        lazy = "" if "cover" in before + after else ' loading="lazy" decoding="async"'
+        size = f' width="{width}" height="{round(width * high / wide)}"'
+        rest = re.sub(r' (style="width: ?\d+px;"|(?:width|height)="\d+")', "", f"{before}{after}")
+        return f'<img src="{source}"{size}{lazy} {rest.strip(" /")}>'
+
+    return FIGURE.sub(sized, text)
 
 
 def mend_pages(app: Sphinx) -> None:
@@ -370,8 +387,9 @@ def mend_pages(app: Sphinx) -> None:
         after = before
         for pattern, new in MENDS:
             after = pattern.sub(new, after)
-        if 'class="math' not in after:  # a page without formulas loads nothing for them
-            after = MATHJAX_TAG.sub("", after)
+        after = keep_place(path, after)
+        if WIDE.search(after):
+            after = after.replace("<body ", '<body class="wide" ', 1)
         if after != before:
             path.write_text(after, encoding="utf-8")
 
@@ -392,7 +410,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", forget_old_outputs)
     app.connect("config-inited", offer_binder)
     app.connect("builder-inited", draw_cover)
-    app.connect("write-started", copy_mathjax)
     app.connect("env-updated", refuse_failed_cells)
     app.connect("html-page-context", add_footer)
     app.connect("html-collect-pages", notices)

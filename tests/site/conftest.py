@@ -1,8 +1,8 @@
 """Pages in a real browser: Chromium from the system's packages, driven by Playwright.
 
 `tools/test_site.py` builds the site, finds the browser and runs what is in this folder. A test asks
-for `visit` and gets a page that is watched: every request to another host is refused and noted, and
-so is every error that the page logs.
+for `visit` and gets a page that is watched: what it asks for is noted, and refused if another host
+is asked, and so are errors that the page logs.
 """
 
 from __future__ import annotations
@@ -27,16 +27,21 @@ HTML = ROOT / "_build" / "html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 OPTIONS += ["--disable-component-update", "--force-color-profile=srgb"]
+OPTIONS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # nobody outside is reached
+HERE = ("file:", "data:", "blob:", "http://127.0.0.1:")
 
-# Before a page's own scripts: note which parts of the text move by themselves, and how far.
+# Before a page's own scripts: note what moves by itself, and how far. Two things may while the page
+# arrives: the row of buttons above the text, and the columns of a table as rows are added.
 WATCH_SHIFTS = """
 window.shifts = [];
 new PerformanceObserver((list) => {
+  const free = ".header-article-items" + (document.readyState === "loading" ? ", table" : "");
   for (const entry of list.getEntries())
-    for (const { node } of entry.hadRecentInput ? [] : entry.sources) {
+    for (const { node, previousRect: a, currentRect: b } of entry.sources) {
       const element = node instanceof Element ? node : node && node.parentElement;
-      if (element && element.closest("article"))
-        window.shifts.push([entry.value, element.outerHTML]);
+      const [from, to] = [a, b].map((r) => [r.x, r.y, r.width, r.height].map(Math.round).join());
+      if (element && !entry.hadRecentInput && !element.closest(free))
+        window.shifts.push(`${from} → ${to}: ${element.outerHTML.slice(0, 150)}`);
     }
 }).observe({ type: "layout-shift", buffered: true });
 """
@@ -62,11 +67,27 @@ class Visit:
     """An open page, and what it did that it should not."""
 
     page: Page
+    requests: list[tuple[str, str]] = field(default_factory=list)  # address, kind
     outside: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Shows 404.html at an address that leads nowhere, as the hosts of such sites do."""
+
+    protocol_version = "HTTP/1.1"
+
+    def send_error(self, code: int, *args: object) -> None:
+        missing = Path(self.directory) / "404.html"
+        if code != 404 or not missing.is_file():
+            return super().send_error(code, *args)
+        body = missing.read_bytes()
+        self.send_response(404)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *args: object) -> None:
         pass
 
@@ -129,16 +150,15 @@ def visitor(browser: Browser) -> Iterator[Callable[..., Visit]]:
         )
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(120_000)  # a machine may be busy; nothing waits for nothing
         seen = Visit(page)
 
-        def decide(route):
-            if route.request.url.startswith(("file:", "data:", "blob:", "http://127.0.0.1")):
-                route.continue_()
-            else:
-                seen.outside.append(route.request.url)
-                route.abort()
+        def note(request):
+            seen.requests.append((request.url, request.resource_type))
+            if not request.url.startswith(HERE):
+                seen.outside.append(request.url)
 
-        context.route("**/*", decide)
+        page.on("request", note)
         page.on("pageerror", lambda error: seen.errors.append(str(error)))
         page.on("console", lambda m: seen.errors.append(m.text) if m.type == "error" else None)
         if scripts:
