@@ -116,8 +116,7 @@ class Optimizer(compat.Hooks):
             if not (self.defaults.get("differentiable") or p.is_leaf or p.retains_grad):
                 raise ValueError("can't optimize a tensor computed from others: pass its leaves")
         if len(tensors) != len(set(tensors)):
-            message = "a parameter appears twice in this group, and will be updated twice per step"
-            warnings.warn(message, stacklevel=3)
+            warnings.warn("a parameter appears twice: a step will update it twice", stacklevel=3)
         for group in self.param_groups:
             if ("param_names" in group) != ("param_names" in param_group or bool(names)):
                 raise ValueError("either all parameter groups have names or none has")
@@ -128,7 +127,7 @@ class Optimizer(compat.Hooks):
         param_group["params"] = tensors
         if names:
             param_group["param_names"] = names
-        param_group.update({**self.defaults, **param_group})  # what it does not say, by default
+        param_group.update({**self.defaults, **param_group})  # new keys come last
         self.param_groups.append(param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
