@@ -213,7 +213,7 @@ def judged(row: Circumstance, code: int, report: Path, parts: list[str]) -> dict
         if part.endswith(".ipynb")
         for cell in nbformat.read(ROOT / part, as_version=4).cells
     )
-    good = code == 0 and cells == wanted and not failed
+    good = code == 0 and cells == wanted and cells + tests > 0 and not failed
     return {
         "says": row.says, "good": good, "cells": cells, "tests": tests, "failed": failed,
         "torch": version(row.python), "processor": evidence.processor(),
