@@ -125,7 +125,7 @@ def coverage(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     if stale:
         print(f"Which test runs which line? Asking {len(stale)} files ...", flush=True)
         _in_child(lambda: _pytest(stale, Cover()))
-    tests = {name: test for file in files for name, test in known(file).items()}
+    tests = {name: test for file in files for name, test in (known(file) or {}).items()}
     red = [name for name, test in tests.items() if test["red"]]
     if red:
         sys.exit("Red without any mutant: " + ", ".join(red))
@@ -383,6 +383,9 @@ class Plan:
         self.files = test_files()
         self.hints = json.loads(HINTS.read_text()) if HINTS.is_file() else {}
         self.tests = {} if quick else coverage(self.files)
+        if self.tests:  # a file none of whose tests runs a line of the package need not be read
+            useful = {name.split("::")[0] for name, test in self.tests.items() if test["lines"]}
+            self.files = [file for file in self.files if f"tests/{file.name}" in useful]
         self.seconds = {name: test["seconds"] for name, test in self.tests.items()}
         self.ran: set[tuple[str, str]] = set()
 
