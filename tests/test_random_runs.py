@@ -183,7 +183,8 @@ class Side:
             self.optimizer.zero_grad(set_to_none=bool(n & 1))
             self.optimizer.step()
         elif event == "group" and not self.schedule:
-            self.params.append(torch.nn.Parameter(draw((3,), torch.float32, n)))
+            like = self.params[0]  # a matrix for Muon, and a dtype that the class can have
+            self.params.append(torch.nn.Parameter(draw(like.shape, like.dtype, n)))
             self.optimizer.add_param_group({"params": [self.params[-1]]})
         elif event == "save":
             parts = [self.optimizer, *([self.scheduler] if self.scheduler else [])]
@@ -289,7 +290,7 @@ def compare(libraries, configuration, story, difference=unlike):
             event(name)
 
 
-ERRORS = (RuntimeError, ValueError, KeyError, ZeroDivisionError, OverflowError)
+ERRORS = (RuntimeError, TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError)
 
 
 @random_runs(120)

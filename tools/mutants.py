@@ -62,6 +62,8 @@ def test_files() -> list[Path]:
     found = []
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         text = path.read_text(encoding="utf-8")
+        if path.name == "test_mutants.py":  # it runs this file
+            continue
         if re.search(r"^\s*(import|from) (minioptim|walkthrough|test_\w+)\b", text, re.MULTILINE):
             found.append(path)
     return found
@@ -126,9 +128,9 @@ def coverage(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
         print(f"Which test runs which line? Asking {len(stale)} files ...", flush=True)
         _in_child(lambda: _pytest(stale, Cover()))
     tests = {name: test for file in files for name, test in (known(file) or {}).items()}
-    red = [name for name, test in tests.items() if test["red"]]
+    red = [f"{name}:\n{test['red']}" for name, test in tests.items() if test["red"]]
     if red:
-        sys.exit("Red without any mutant: " + ", ".join(red))
+        sys.exit("Red without any mutant: " + "\n\n".join(red))
     return tests
 
 
@@ -153,11 +155,12 @@ def _pytest(files: Sequence[Path], plugin: Any) -> int:
         os.close(nowhere)
 
 
-def _run_test(item: Any, following: Any) -> bool:
-    """Run one test; True if it is red."""
+def _run_test(item: Any, following: Any) -> str:
+    """Run one test; what it says if it is red."""
     from _pytest.runner import runtestprotocol
 
-    return any(report.failed for report in runtestprotocol(item, nextitem=following, log=False))
+    reports = runtestprotocol(item, nextitem=following, log=False)
+    return next((report.longreprtext or "red" for report in reports if report.failed), "")
 
 
 def _with_next(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
@@ -594,11 +597,9 @@ def preload() -> None:
     import matplotlib
 
     matplotlib.use("agg")
-    import _pytest.runner
     import matplotlib.pyplot
-    import nbformat
     import torch._dynamo
-    import torch._subclasses.fake_tensor  # noqa: F401
+    import torch._subclasses.fake_tensor
 
 
 class Show:
@@ -608,11 +609,18 @@ class Show:
         self.total, self.count, self.start = total, 0, time.monotonic()
         self.out = os.fdopen(os.dup(2), "w", buffering=1)
         self.log = CACHE / "verdicts.jsonl"
+        self.of = _digest([*PACKAGE.glob("*.py")])
         CACHE.mkdir(parents=True, exist_ok=True)
+
+    def killed(self) -> dict[str, Verdict]:
+        """What an earlier run has killed: a test more does not raise the dead."""
+        lines = self.log.read_text().splitlines() if self.log.is_file() else []
+        found = [json.loads(line) for line in lines]
+        return {v["name"]: v for v in found if v["of"] == self.of and v["end"] == "killed"}
 
     def __call__(self, verdict: Verdict) -> None:
         with self.log.open("a") as file:
-            file.write(json.dumps(verdict) + "\n")
+            file.write(json.dumps(verdict | {"of": self.of}) + "\n")
         if verdict["end"] == "import":
             return
         self.count += 1
@@ -630,6 +638,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="mutants whose name has this in it")
     parser.add_argument("--names", type=Path, help="a file with the names of the mutants to try")
     parser.add_argument("--nbval", type=int, metavar="N", help="what notebooks see, of N mutants")
+    parser.add_argument("--resume", action="store_true", help="ask only about those still alive")
     parser.add_argument("--record", action="store_true", help="keep the result for the book")
     options = parser.parse_args()
     start = time.monotonic()
@@ -640,13 +649,16 @@ def main() -> int:
     if options.names:
         wanted = set(options.names.read_text(encoding="utf-8").splitlines())
         chosen = [m for m in chosen if m.name in wanted]
+    random.Random(options.seed).shuffle(chosen)  # so that a run that is stopped is a sample
     if options.seconds or options.nbval:
         chosen = [m for m in chosen if m.name not in excused]
-        random.Random(options.seed).shuffle(chosen)
     chosen = chosen[: options.nbval]
     show = Show(len(chosen))
+    before = show.killed() if options.resume else {}
+    chosen_now = [m for m in chosen if m.name not in before]
     deadline = start + 0.7 * options.seconds if options.seconds else float("inf")
-    verdicts = run(plan, chosen, deadline, show)
+    verdicts = [before[m.name] for m in chosen if m.name in before]
+    verdicts += run(plan, chosen_now, deadline, show)
     seconds = time.monotonic() - start
     faults = judge(verdicts, excused, {m.name for s in plan.sources for m in s.mutants})
     killed = sum(v["end"] == "killed" for v in verdicts)

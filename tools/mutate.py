@@ -12,7 +12,6 @@ words of error messages (strings with a space, f-strings).
 from __future__ import annotations
 
 import ast
-import os
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
@@ -257,7 +256,9 @@ class _Walk:
                 if x == 1:
                     yield self.mutant("constant", place, ast.Constant(0))
             case ast.Constant(value=float(x)):
-                yield self.mutant("constant", place, ast.Constant(x * 1.5 if x else 1.0))
+                yield self.mutant(
+                    "constant", place, ast.Constant(float(f"{x * 1.5:.6g}") if x else 1.0)
+                )
             case ast.Constant(value=str(x)) if x and " " not in x:
                 yield self.mutant("key", place, ast.Constant(x + "_"))
             case ast.BinOp(left=a, op=op, right=b):
@@ -329,29 +330,26 @@ class _Walk:
 
     def shown(self, mutant: Mutant) -> tuple[str, str]:
         """The code around the place, before and after: as much as it takes to know it again."""
-        parent, name, index = mutant.place
+        parent = mutant.place[0]
         inside = [n for n in self.around if n is not self.around[0]]
         candidates = [node for node in inside[::-1] if _holds(node, parent)]
         if mutant.operator == "left out" or parent is self.around[0]:
             candidates = []
         for node in [*candidates, self.around[0]]:
-            copied, new = self.copied(node, mutant)
-            was, now = _header(node), _header(copied)
+            was, now = _header(node), _header(self.copied(node, mutant))
             if len(was) >= SNIPPET:
                 break
         if mutant.operator == "left out" and not isinstance(self.around[0], (ast.With, ast.Return)):
             now = "nothing"
         return _window(was, now)
 
-    def copied(self, node: Any, mutant: Mutant) -> tuple[Any, Any]:
+    def copied(self, node: Any, mutant: Mutant) -> Any:
+        """The node as it is with the fault."""
         old = mutant.put(mutant.new)
-        parent, _, _ = mutant.place
-        if not _holds(node, parent):  # the statement itself is replaced
-            copied = mutant.new
-        else:
-            copied = deepcopy(node)
+        inside = _holds(node, mutant.place[0])  # or else the statement itself is replaced
+        copied = deepcopy(node) if inside else mutant.new
         mutant.put(old)
-        return copied, old
+        return copied
 
 
 def _holds(node: ast.AST, inner: Any) -> bool:
@@ -372,12 +370,18 @@ def _header(node: Any) -> str:
     return " ".join(ast.unparse(ast.fix_missing_locations(node)).split())
 
 
+def _shared(a: str, b: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
+
+
 def _window(was: str, now: str) -> tuple[str, str]:
     """Of two long texts, what differs and a little around it."""
     if max(len(was), len(now)) <= 2 * WINDOW or now == "nothing":
         return was, now
-    start = len(os.path.commonprefix([was, now]))
-    end = len(os.path.commonprefix([was[start:][::-1], now[start:][::-1]]))
+    start = _shared(was, now)
+    end = _shared(was[start:][::-1], now[start:][::-1])
 
     def cut(text: str) -> str:
         first, last = max(start - WINDOW, 0), min(len(text) - end + WINDOW, len(text))

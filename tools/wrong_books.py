@@ -256,8 +256,8 @@ FAULTS = [
           text(r"# Errata", "# Errata\n\nSee [there](https://example.invalid/nothing)."), NOBODY),
     Fault("the number of a question in PyTorch's tracker", LONG,
           text(r"pytorch#(\d+)", r"pytorch#9\1"), NOBODY),
-    Fault("a year in the bibliography", "references.bib", text(r"year += +\{(\d{3})\d", r"year = {\g<1>0"),
-          NOBODY),
+    Fault("a year in the bibliography", "references.bib",
+          text(r"year += +\{(\d{3})\d", r"year = {\g<1>0"), NOBODY),
 ]  # fmt: skip
 
 
@@ -395,7 +395,7 @@ def record(rows: list[list[str]], seconds: float) -> None:
         notes=[
             "Words are not computed: a formula, a caption or a sentence can be wrong beside a cell "
             "that is right. The reader, and whoever reviews a change, are the check.",
-            "An assertion that is gone asserts nothing. Only a claim's cell is required to have one.",
+            "An assertion that is gone asserts nothing. Only the cell of a claim must have one.",
             "Links to other sites are not followed, because no check uses the network.",
         ],
         seconds=seconds,
