@@ -9,7 +9,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-site nbval execute lab drift record kills bad-input platforms clean test-distributed
+.PHONY: help book test test-site nbval execute lab drift record kills bad-input platforms clean test-distributed mutants wrong-books search
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -66,6 +66,19 @@ bad-input: $(VENV)/.ready  ## make all calls that must fail, in both libraries; 
 platforms: $(VENV)/.ready  ## notebooks and tests under other instructions, threads, locales, paths, without a network
 	@$(BIN)/python tools/platforms.py $(if $(ONLY),--only $(ONLY)) $(if $(PYTHONS),--python $(PYTHONS)) \
 	  $(if $(RECORD),--record)
+
+# SECONDS=60 SEED=0 asks a sample, NBVAL=40 asks the notebooks about 40 of them, RECORD=1 keeps it
+mutants: $(VENV)/.ready  ## plant small faults in minioptim and see whether a test turns red
+	@$(BIN)/python tools/mutants.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(ONLY),--only "$(ONLY)") $(if $(NBVAL),--nbval $(NBVAL)) $(if $(RECORD),--record)
+
+wrong-books: $(VENV)/.ready  ## plant faults in notebooks and pages and see which check finds each
+	@$(BIN)/python tools/wrong_books.py $(if $(ONLY),--only "$(ONLY)") $(if $(RECORD),--record)
+
+# N=20000, or SECONDS=60; SEED=7 asks again what was asked with it
+search: $(VENV)/.ready  ## compare random runs with torch.optim, other ones each time: N=20000
+	@$(BIN)/python tools/search.py $(if $(N),--n $(N)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
 
 clean:  ## remove what was built (the environment stays: rm -r .venv removes it too)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -16,7 +16,10 @@ from walkthrough.parity import bits
 
 
 def random_runs(count: int) -> Callable[[Any], Any]:
-    """How far a property is searched: always the same cases, more with RANDOM_RUNS set."""
+    """How far a property is searched: always the same cases, more with RANDOM_RUNS set.
+
+    ``tools/search.py`` takes the settings off again and looks elsewhere each time.
+    """
     return settings(
         max_examples=int(os.environ.get("RANDOM_RUNS", count)),
         deadline=None,

@@ -61,6 +61,19 @@ def test_nothing_in_a_notebook_is_missing_from_the_list() -> None:
     assert written == listed
 
 
+def said(page: str, name: str) -> str | None:
+    """The verdict that a chapter states, in the line under the target of a claim."""
+    source = "\n".join(cell["source"] for cell in audit.cells(BOOK, page))
+    found = re.search(rf"^\({name}\)=\n\*\*.+?\*\* \*([A-Z][a-z]+)\b", source, re.MULTILINE)
+    return found[1].lower() if found else None
+
+
+@pytest.mark.parametrize("row", CLAIMS, ids=lambda row: row["id"])
+def test_the_chapter_and_the_list_say_the_same(row: audit.Row) -> None:
+    """Nothing computes a verdict; but it stands in two places, and one error shows."""
+    assert said(*row["home"].split("#")) == row["verdict"]
+
+
 # --- a fault is seen ------------------------------------------------------------------------------
 
 

@@ -134,6 +134,18 @@ def mute(nb: Notebook) -> list[str]:
     return faults
 
 
+def misplaced(nb: Notebook) -> list[str]:
+    """A picture that is not the one whose digest is printed beneath it: see `plots.finish`."""
+    faults = []
+    for n, cell, kind, data in pictures(nb):
+        if kind == "image/png":
+            drawn = re.search(rb"tEXtDigest\0([0-9a-f]{8})", base64.b64decode(data))
+            printed = re.findall(r"digest ([0-9a-f]{8})", "".join(texts(cell)))
+            if drawn is None or drawn[1].decode() not in printed:
+                faults.append(f"code cell {n}: the picture is not that of the digest under it")
+    return faults
+
+
 def long_winded(nb: Notebook) -> list[str]:
     """A cell holds one idea; what is longer belongs into src/ and is shown by a panel."""
     sizes = [
@@ -164,7 +176,8 @@ def wide(nb: Notebook) -> list[str]:
     ]
 
 
-RULES = [uncounted, silenced, without_id, leaking, heavy, mute, long_winded, hiding, wide]
+RULES = [uncounted, silenced, without_id, leaking, heavy, mute, misplaced, long_winded, hiding]
+RULES += [wide]
 
 
 @each_notebook
@@ -180,8 +193,11 @@ def test_there_are_notebooks() -> None:
 # --- the rules see a fault ------------------------------------------------------------------------
 
 
+DIGEST = b"....tEXtDigest\x001b587a68...."
+
+
 def sound() -> Notebook:
-    picture = base64.b64encode(b"p" * 1000).decode()
+    picture = base64.b64encode(DIGEST + b"p" * 1000).decode()
     cell = {
         "cell_type": "code",
         "id": "a",
@@ -194,7 +210,7 @@ def sound() -> Notebook:
         },
         "source": "draw()",
         "outputs": [
-            {"output_type": "stream", "name": "stdout", "text": ["largest value 3.00\n"]},
+            {"output_type": "stream", "name": "stdout", "text": ["digest 1b587a68\n"]},
             {"output_type": "display_data", "data": {"image/png": picture}, "metadata": {}},
         ],
     }
@@ -213,7 +229,9 @@ def planted(path: str, value: Any) -> Notebook:
     return nb
 
 
-BIG = base64.b64encode(b"p" * 103_000).decode()
+BIG = base64.b64encode(DIGEST + b"p" * 103_000).decode()
+OTHER = base64.b64encode(DIGEST.replace(b"1b", b"2b") + b"p" * 1000).decode()
+NAMELESS = base64.b64encode(b"p" * 1000).decode()
 PLANTED = [
     (uncounted, planted("cells/1/execution_count", None)),
     (uncounted, planted("cells/1/execution_count", 3)),
@@ -232,6 +250,9 @@ PLANTED = [
     (mute, planted("cells/0/metadata/mystnb/image/alt", "book/_images/a-curve-that-falls.png")),
     (mute, planted("cells/0/metadata/mystnb/figure/caption", "")),
     (mute, planted("cells/0/metadata/mystnb/figure/name", "")),
+    (misplaced, planted("cells/0/outputs/1/data", {"image/png": OTHER})),
+    (misplaced, planted("cells/0/outputs/1/data", {"image/png": NAMELESS})),
+    (misplaced, planted("cells/0/outputs/0/text", "digest 2b587a68")),
     (long_winded, planted("cells/0/source", "x = 1\n" * 21)),
     (hiding, planted("cells/0/source", "draw();")),
     (wide, planted("cells/0/source", "x = 1\ny = " + "1" * 85)),

@@ -20,6 +20,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .surfaces import Surface
 from .trajectories import Trajectory
@@ -98,20 +99,28 @@ def numbers(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def png(fig: Figure, scale: int = 2) -> bytes:
-    """A figure as a PNG of ``scale`` times its size and 256 colours: sharp, and small to load."""
-    raw, packed = io.BytesIO(), io.BytesIO()
+def png(fig: Figure, scale: int = 2, code: str = "") -> bytes:
+    """A figure as a PNG of ``scale`` times its size and 256 colours: sharp, and small to load.
+
+    ``code`` is written into the file, where nobody sees it: the digest of what was drawn, so that a
+    picture can be told from another one. Its chunk is called ``Digest``.
+    """
+    raw, packed, info = io.BytesIO(), io.BytesIO(), PngInfo()
+    if code:
+        info.add_text("Digest", code)
     fig.savefig(raw, format="png", dpi=scale * fig.dpi)
-    Image.open(raw).convert("RGB").quantize(256).save(packed, "PNG", optimize=True)
+    small = Image.open(raw).convert("RGB").quantize(256)
+    small.save(packed, "PNG", optimize=True, pnginfo=info)
     return packed.getvalue()
 
 
-def show(fig: Figure) -> None:
+def show(fig: Figure, code: str = "") -> None:
     """Show a figure: in a notebook as a PNG, elsewhere in a window if there is one."""
     from IPython import display, get_ipython
 
     if get_ipython() is not None:
-        display.display(display.Image(png(fig), width=round(fig.get_figwidth() * fig.dpi)))
+        width = round(fig.get_figwidth() * fig.dpi)
+        display.display(display.Image(png(fig, code=code), width=width))
     elif mpl.get_backend().lower() != "agg":
         plt.show()
     plt.close(fig)
@@ -119,14 +128,15 @@ def show(fig: Figure) -> None:
 
 def finish(fig: Figure, drawn: Sequence[Any], says: str | Mapping[str, str] = "") -> None:
     """Show a figure, then print what it says and the digest of the data that was drawn."""
-    show(fig)
+    arrays = [numbers(item) for item in drawn]
+    code = digest(*arrays)
+    show(fig, code)
     if isinstance(says, Mapping):
         width = max(map(len, says), default=0)
         says = "\n".join(f"{name:{width}}  {text}" for name, text in says.items())
     if says:
         print(says)
-    arrays = [numbers(item) for item in drawn]
-    print(f"drawn: {sum(a.size for a in arrays):,} numbers, digest {digest(*arrays)}")
+    print(f"drawn: {sum(a.size for a in arrays):,} numbers, digest {code}")
 
 
 def number(x: float) -> str:

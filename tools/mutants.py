@@ -1,0 +1,674 @@
+"""Plant small faults in minioptim, one at a time, and see whether a test turns red.
+
+    python tools/mutants.py                          every mutant
+    python tools/mutants.py --seconds 60 --seed 0    a random sample, as many as the time allows
+    python tools/mutants.py --only "adam.py Adam.rule"
+    python tools/mutants.py --nbval 40               what the notebooks alone see, of a sample
+
+A mutant that no test sees is a survivor, and an error unless ``tools/mutants.yml`` lists it with
+the reason why nobody could see it. An entry there whose mutant is gone, or dies, is an error too.
+
+How it goes so fast: PyTorch is imported once, the tests are collected once, and each mutant lives
+in a fork of that process, where the code of one function is replaced before the tests run. A first
+run without mutants notes which test executes which line, so that a mutant meets only the tests that
+can see it, the quickest first. A mutant of code that runs while modules are imported is imported
+anew, in a fork made before that. Tests that start other processes are left out: these would import
+the file on the disk, where nothing is mutated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import collections
+import gc
+import hashlib
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mutate import Mutant, Source, mutants_of
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "minioptim"
+LISTED = ROOT / "tools" / "mutants.yml"  # survivors that no input can tell apart
+HINTS = ROOT / "tools" / "mutants.json"  # the tests that killed most, by function
+CACHE = ROOT / "_build" / "mutants"
+AT_ONCE = 2  # children at a time
+MEMORY = 6 << 30  # bytes a child may use beyond what it starts with
+PATIENCE = 10.0  # seconds of CPU time a test may take beyond ten times its own
+FROM_FILE = {"__init__": ["test_package.py"], "compat": ["test_optimizer.py", "test_exchange.py"]}
+OWN = ("minioptim", "walkthrough", "pair", "conftest", "test_")
+
+
+# --- which tests ----------------------------------------------------------------------------------
+
+
+def test_files() -> list[Path]:
+    """The tests that import minioptim, or something that does."""
+    found = []
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        if path.name == "test_mutants.py":  # it runs this file
+            continue
+        if re.search(r"^\s*(import|from) (minioptim|walkthrough|test_\w+)\b", text, re.MULTILINE):
+            found.append(path)
+    return found
+
+
+class Cover:
+    """A pytest plugin: which lines of the package, and how long, each test runs."""
+
+    def __init__(self) -> None:
+        self.tests: dict[str, dict[str, dict[str, Any]]] = collections.defaultdict(dict)
+        self.files = {str(path): path.name for path in PACKAGE.glob("*.py")}
+        self.lines: set[tuple[str, int]] = set()
+        self.spawned = False
+        sys.addaudithook(self.heard)
+
+    def heard(self, event: str, args: Any) -> None:
+        if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"):
+            self.spawned = True
+            raise RuntimeError("a test that starts a process is not asked further")
+
+    def trace(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        return self.local if frame.f_code.co_filename in self.files else None
+
+    def local(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        self.lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return self.local
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        for item, following in _with_next(session.items):
+            self.lines, self.spawned, start = set(), False, time.process_time()
+            sys.settrace(self.trace)
+            red = _run_test(item, following)
+            sys.settrace(None)
+            seconds = round(time.process_time() - start, 3)
+            lines: dict[str, list[int]] = collections.defaultdict(list)
+            for file, line in sorted(self.lines):
+                lines[self.files[file]].append(line)
+            if not self.spawned:
+                found = {"seconds": seconds, "lines": lines, "red": red}
+                self.tests[item.path.name][item.nodeid] = found
+            if following is None or following.path != item.path:
+                self.keep(item.path)
+        return True
+
+    def keep(self, path: Path) -> None:
+        """Write down what is known of a file of tests; what it costs to ask is not lost."""
+        found = {"of": _shared() + _digest([path]), "tests": self.tests[path.name]}
+        (CACHE / f"{path.stem}.json").write_text(json.dumps(found))
+
+
+def coverage(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Which test runs which lines; asked anew only of test files that changed since."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+
+    def known(file: Path) -> Any:
+        path = CACHE / f"{file.stem}.json"
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        return found.get("tests") if found.get("of") == _shared() + _digest([file]) else None
+
+    stale = [file for file in files if known(file) is None]
+    if stale:
+        print(f"Which test runs which line? Asking {len(stale)} files ...", flush=True)
+        _in_child(lambda: _pytest(stale, Cover()))
+    tests = {name: test for file in files for name, test in (known(file) or {}).items()}
+    red = [f"{name}:\n{test['red']}" for name, test in tests.items() if test["red"]]
+    if red:
+        sys.exit("Red without any mutant: " + "\n\n".join(red))
+    return tests
+
+
+def _shared() -> str:
+    return _digest([*PACKAGE.glob("*.py"), ROOT / "tests" / "pair.py"])
+
+
+def _pytest(files: Sequence[Path], plugin: Any) -> int:
+    import pytest
+
+    arguments = ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+    arguments += ["-c", str(ROOT / "pyproject.toml")]
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # pytest is imported early
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # pytest has nothing to say here
+    try:
+        return pytest.main([*arguments, *map(str, files)], plugins=[plugin])
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _run_test(item: Any, following: Any) -> str:
+    """Run one test; what it says if it is red."""
+    from _pytest.runner import runtestprotocol
+
+    reports = runtestprotocol(item, nextitem=following, log=False)
+    return next((report.longreprtext or "red" for report in reports if report.failed), "")
+
+
+def _with_next(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(items, [*items[1:], None], strict=True)
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    text = b"".join(path.read_bytes() for path in sorted(paths))
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+# --- a mutant in a running process ----------------------------------------------------------------
+
+
+class Imported:
+    """Notes which functions of the package run while modules are imported and tests collected."""
+
+    def __init__(self) -> None:
+        self.ran: set[tuple[str, str]] = set()
+
+    def __call__(self, frame: types.FrameType, event: str, arg: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(str(PACKAGE)):
+            self.ran.add((code.co_filename, code.co_qualname))
+
+
+def graft(source: Source, mutant: Mutant, ran: set[tuple[str, str]]) -> bool:
+    """Replace the code of the one function that differs, everywhere it lives in this process.
+
+    Returns False if that is not possible: the fault is outside of functions, or in one that has
+    run already and left something behind.
+    """
+    path = str(source.path)
+    before = compile(source.tree, path, "exec")
+    after = compile(source.mutated(mutant), path, "exec")
+    if mutant.is_default:
+        return _graft_defaults(source, mutant, ran)
+    changed = list(_changed(before, after))
+    if None in changed or not changed:
+        return False
+    functions = [
+        f
+        for f in gc.get_objects()
+        if isinstance(f, types.FunctionType) and f.__code__.co_filename == path
+    ]
+    for new in changed:
+        own = [
+            f for f in functions
+            if f.__code__.co_qualname == new.co_qualname
+            and f.__code__.co_firstlineno == new.co_firstlineno
+        ]  # fmt: skip
+        if not own or (path, new.co_qualname) in ran:
+            return False
+        for f in own:
+            f.__code__ = new
+    return True
+
+
+def _changed(before: types.CodeType, after: types.CodeType) -> Iterator[types.CodeType | None]:
+    """The outermost functions that differ; None if something outside of functions does."""
+    own = [[c for c in x.co_consts if not isinstance(c, types.CodeType)] for x in (before, after)]
+    inner = [[c for c in x.co_consts if isinstance(c, types.CodeType)] for x in (before, after)]
+    same = before.co_code == after.co_code and before.co_names == after.co_names
+    if not same or list(map(repr, own[0])) != list(map(repr, own[1])):
+        yield None
+        return
+    for a, b in zip(*inner, strict=True):
+        if a != b:
+            is_function = a.co_flags & 1  # CO_OPTIMIZED: not the body of a class
+            yield from [b] if is_function else _changed(a, b)
+
+
+def _graft_defaults(source: Source, mutant: Mutant, ran: set[tuple[str, str]]) -> bool:
+    arguments, name, i = mutant.place[0], *mutant.place[1:]
+    if not isinstance(arguments, ast.arguments) or i is None:
+        return False
+    value = eval(compile(ast.Expression(getattr(arguments, name)[i]), "default", "eval"))
+    key = [a.arg for a in arguments.kwonlyargs][i] if name == "kw_defaults" else i
+    done = False
+    for f in gc.get_objects():
+        if not (isinstance(f, types.FunctionType) and f.__code__.co_filename == str(source.path)):
+            continue
+        if f.__qualname__ != mutant.where or (str(source.path), f.__qualname__) in ran:
+            continue
+        if name == "kw_defaults":
+            f.__kwdefaults__ = {**f.__kwdefaults__, key: value}
+        else:
+            f.__defaults__ = (*f.__defaults__[:i], value, *f.__defaults__[i + 1 :])
+        done = True
+    return done
+
+
+class MutantFinder:
+    """Imports one file of the package with its fault; everything else as ever."""
+
+    def __init__(self, source: Source, mutant: Mutant) -> None:
+        self.path, self.code = source.path, compile(source.mutated(mutant), source.path, "exec")
+        stem = source.path.stem
+        self.name = "minioptim" if stem == "__init__" else f"minioptim.{stem}"
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        from importlib.util import spec_from_file_location
+
+        if name != self.name:
+            return None
+        where = [str(PACKAGE)] if name == "minioptim" else None
+        spec = spec_from_file_location(name, self.path, submodule_search_locations=where)
+        assert spec is not None
+        assert spec.loader is not None
+        spec.loader.get_code = lambda _: self.code  # type: ignore[attr-defined]
+        return spec
+
+
+# --- one child, many children ---------------------------------------------------------------------
+
+
+Verdict = dict[str, Any]  # {"name": ..., "end": "killed" | "survived" | "import", "by": test}
+
+
+class Run:
+    """A pytest plugin: runs the given tests in order until one is red, within their time."""
+
+    def __init__(self, order: Callable[[list[Any]], list[Any]], seconds: dict[str, float]) -> None:
+        self.order, self.seconds = order, seconds
+        self.by: str | None = None
+        self.collected = False
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        self.collected = True
+        self.by = self.run(self.order(session.items))
+        return True
+
+    def run(self, items: Sequence[Any]) -> str | None:
+        for item, following in _with_next(items):
+            limit = 10 * self.seconds.get(item.nodeid, 1.0) + PATIENCE
+            signal.setitimer(signal.ITIMER_PROF, limit)  # its signal ends this child
+            self.report(item.nodeid)
+            if _run_test(item, following):
+                return item.nodeid
+        return None
+
+    @staticmethod
+    def report(name: str) -> None:
+        """Overwritten where the parent wants to know which test is running."""
+
+
+def _children(
+    mutants: Sequence[Mutant],
+    work: Callable[[Mutant, Callable[[str], None]], Verdict],
+    done: Callable[[Verdict], None],
+    deadline: float,
+) -> None:
+    """Fork a child for each mutant, two at a time. One that is killed by its time is a kill."""
+    waiting, running = list(mutants)[::-1], {}
+    while waiting or running:
+        while waiting and len(running) < AT_ONCE and time.monotonic() < deadline:
+            mutant = waiting.pop()
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(reader)
+                _child(mutant, work, writer)
+            os.close(writer)
+            running[child] = (mutant, reader)
+        if not running:
+            return
+        child, status = os.wait()
+        if child not in running:
+            continue
+        mutant, reader = running.pop(child)
+        with os.fdopen(reader) as pipe:
+            said = pipe.read().splitlines()
+        if said and said[-1].startswith("{"):
+            done(json.loads(said[-1]) | {"name": mutant.name})
+        else:
+            how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an abrupt end"
+            done({"name": mutant.name, "end": "killed", "by": (said or [""])[-1], "how": how})
+
+
+def _child(mutant: Mutant, work: Any, writer: int) -> None:
+    code = 1
+    try:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        random.seed(0)
+        verdict = work(mutant, lambda name: os.write(writer, f"{name}\n".encode()) and None)
+        os.write(writer, (json.dumps(verdict) + "\n").encode())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _in_child(function: Callable[[], Any]) -> Any:
+    """What the function returns, computed in a fork, so that nothing of it stays."""
+    with tempfile.NamedTemporaryFile("r+") as file:
+        child = os.fork()
+        if child == 0:
+            try:
+                file.write(json.dumps(function()))
+                file.flush()
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        file.seek(0)
+        text = file.read()
+    if not text:
+        sys.exit("A child process ended without an answer.")
+    return json.loads(text)
+
+
+class Plan:
+    """The mutants, and which tests each meets."""
+
+    def __init__(self, only: str = "", quick: bool = False) -> None:
+        self.sources = [mutants_of(path) for path in sorted(PACKAGE.glob("*.py"))]
+        self.source_of = {m.name: s for s in self.sources for m in s.mutants}
+        self.mutants = [m for s in self.sources for m in s.mutants if only in m.name]
+        self.files = test_files()
+        self.hints = json.loads(HINTS.read_text()) if HINTS.is_file() else {}
+        self.tests = {} if quick else coverage(self.files)
+        if self.tests:  # a file none of whose tests runs a line of the package need not be read
+            useful = {name.split("::")[0] for name, test in self.tests.items() if test["lines"]}
+            self.files = [file for file in self.files if f"tests/{file.name}" in useful]
+        self.seconds = {name: test["seconds"] for name, test in self.tests.items()}
+        self.ran: set[tuple[str, str]] = set()
+
+    def order(self, mutant: Mutant, at_import: bool) -> Callable[[list[Any]], list[Any]]:
+        """The tests for a mutant: those that killed its like before, then the quickest."""
+        killers = self.hints.get(f"{mutant.file} {mutant.where}".strip(), [])
+        rank = {name: i for i, name in enumerate(killers)}
+        lines = set(mutant.lines)
+
+        def reached(name: str) -> bool:
+            test = self.tests.get(name)
+            return test is not None and not lines.isdisjoint(test["lines"].get(mutant.file, ()))
+
+        def chosen(items: list[Any]) -> list[Any]:
+            if self.tests:
+                items = [x for x in items if x.nodeid in self.tests]
+                if not at_import:
+                    items = [x for x in items if reached(x.nodeid)]
+            near = {f"tests/{name}" for name in near_files(mutant.file)}
+
+            def key(item: Any) -> tuple[Any, ...]:
+                name = item.nodeid
+                here = name.split("::")[0] in near
+                return rank.get(name, len(rank)), not (here or self.tests), self.cost(name)
+
+            return sorted(items, key=key)
+
+        return chosen
+
+    def cost(self, name: str) -> float:
+        return self.seconds.get(name, 1.0)
+
+
+def near_files(file: str) -> list[str]:
+    """The test files named after a file of the package."""
+    stem = Path(file).stem
+    own = [p.name for p in test_files() if p.name.startswith(f"test_{stem}")]
+    return own + FROM_FILE.get(stem, ["test_parity.py", "test_errors.py"])
+
+
+def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> list[Verdict]:
+    """The verdict on each mutant, as far as the time goes."""
+    verdicts: dict[str, Verdict] = {}
+
+    def live() -> list[Verdict]:
+        found: list[Verdict] = []
+
+        def done(verdict: Verdict) -> None:
+            found.append(verdict)
+            show(verdict)
+
+        def work(mutant: Mutant, report: Any) -> Verdict:
+            if not graft(plan.source_of[mutant.name], mutant, imported.ran):
+                return {"end": "import"}
+            runner = Run(plan.order(mutant, at_import=False), plan.seconds)
+            runner.report = report  # type: ignore[method-assign]
+            by = runner.run(runner.order(items))
+            again = by is None and mutant.is_default  # a default may have been read at import
+            return {"end": "import" if again else "killed" if by else "survived", "by": by}
+
+        class Collected:
+            def pytest_runtestloop(self, session: Any) -> bool:
+                sys.setprofile(None)
+                items.extend(session.items)
+                gc.collect()
+                gc.freeze()
+                _children(mutants, work, done, deadline)
+                return True
+
+        items: list[Any] = []
+        imported = Imported()
+        sys.setprofile(imported)
+        _pytest(plan.files, Collected())
+        return found
+
+    for verdict in _in_child(live):
+        verdicts[verdict["name"]] = verdict
+    at_import = [m for m in mutants if verdicts.get(m.name, {}).get("end") == "import"]
+
+    def anew(mutant: Mutant, report: Any) -> Verdict:
+        source = plan.source_of[mutant.name]
+        sys.meta_path.insert(0, MutantFinder(source, mutant))  # type: ignore[arg-type]
+        near = set(near_files(mutant.file))
+        first = [file for file in plan.files if file.name in near]
+        for files in (first, plan.files):
+            for name in [n for n in sys.modules if n.startswith(OWN)]:
+                del sys.modules[name]
+            runner = Run(plan.order(mutant, at_import=True), plan.seconds)
+            runner.report = report  # type: ignore[method-assign]
+            report("the import")
+            signal.setitimer(signal.ITIMER_PROF, 60)
+            _pytest(files, runner)
+            if not runner.collected:
+                return {"end": "killed", "by": "the import"}
+            if runner.by:
+                return {"end": "killed", "by": runner.by}
+        return {"end": "survived", "by": None}
+
+    def done(verdict: Verdict) -> None:
+        verdicts[verdict["name"]] = verdict
+        show(verdict)
+
+    _children(at_import, anew, done, deadline + (deadline - time.monotonic()) / 4)
+    return [v for v in verdicts.values() if v["end"] != "import"]
+
+
+# --- the list of those that nobody can see --------------------------------------------------------
+
+
+def listed(path: Path = LISTED) -> dict[str, str]:
+    """The reason for each listed mutant, by its name."""
+    rows = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found: dict[str, str] = {}
+    for row in rows or ():
+        for name in row["mutants"]:
+            if name in found:
+                raise ValueError(f"listed twice: {name}")
+            found[name] = row["why"]
+    return found
+
+
+def judge(verdicts: Sequence[Verdict], excused: dict[str, str], names: set[str]) -> list[str]:
+    """What is wrong: survivors without a reason, and reasons without a survivor."""
+    faults = []
+    for verdict in verdicts:
+        name, alive = verdict["name"], verdict["end"] == "survived"
+        if alive and name not in excused:
+            faults.append(f"survived: {name}")
+        if not alive and name in excused:
+            faults.append(f"listed in {LISTED.name}, but killed by {verdict['by']}: {name}")
+    gone = [name for name in excused if name not in names]
+    return faults + [f"listed in {LISTED.name}, but there is no such mutant: {n}" for n in gone]
+
+
+def remember(verdicts: Sequence[Verdict], mutants: dict[str, Mutant], path: Path = HINTS) -> None:
+    """Keep, for each function, the tests that killed most of its mutants."""
+    killers: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for verdict in verdicts:
+        mutant = mutants.get(verdict["name"])
+        if mutant and verdict["end"] == "killed" and "::" in (verdict["by"] or ""):
+            killers[f"{mutant.file} {mutant.where}".strip()][verdict["by"]] += 1
+    hints = {
+        where: [name for name, _ in sorted(count.items(), key=lambda x: (-x[1], x[0]))[:12]]
+        for where, count in sorted(killers.items())
+    }
+    path.write_text(json.dumps(hints, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# --- what the notebooks alone see -----------------------------------------------------------------
+
+
+CHAPTERS = {"lr_scheduler.py": "04 05", "adam.py": "03 08", "sgd.py": "02 01", "more.py": "08 03"}
+
+
+def by_notebooks(plan: Plan, mutants: Sequence[Mutant], show: Any) -> list[Verdict]:
+    """Run the notebooks, compared strictly, on a copy of src/ with the fault in it."""
+
+    def work(mutant: Mutant, report: Any) -> Verdict:
+        import shutil
+
+        first = CHAPTERS.get(mutant.file, "01 02 03").split()
+        books = sorted((ROOT / "book").rglob("*.ipynb"))
+        books = [b for b in books if ".ipynb_checkpoints" not in b.parts]
+        books.sort(key=lambda b: (first.index(b.name[:2]) if b.name[:2] in first else 9, b.name))
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(ROOT / "src", Path(folder, "src"))
+            target = Path(folder, "src", "minioptim", mutant.file)
+            target.write_text(plan.source_of[mutant.name].text(mutant), encoding="utf-8")
+            environment = os.environ | {"PYTHONPATH": f"{folder}/src"}
+            command = [sys.executable, "-m", "pytest", "-q", "-x", "--nbval"]
+            command += ["-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+            command += ["-c", str(ROOT / "pyproject.toml")]
+            for book in books:
+                ended = subprocess.run(
+                    [*command, str(book)], env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+                if ended.returncode:
+                    return {"end": "killed", "by": book.name}
+        return {"end": "survived", "by": None}
+
+    found: list[Verdict] = []
+
+    def done(verdict: Verdict) -> None:
+        found.append(verdict)
+        show(verdict)
+
+    _children(mutants, work, done, float("inf"))
+    return found
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def preload() -> None:
+    """Import what the tests will, but nothing of this project: forks share it."""
+    warnings.simplefilter("ignore")
+    import hypothesis
+    import torch
+
+    torch.set_num_threads(1)  # a process that forks must have no threads of its own
+    unshrunk = [p for p in hypothesis.Phase if p not in (hypothesis.Phase.shrink,)]
+    unshrunk = [p for p in unshrunk if p.name != "explain"]
+    hypothesis.settings.register_profile("mutants", phases=unshrunk)
+    hypothesis.settings.load_profile("mutants")
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot
+    import torch._dynamo
+    import torch._subclasses.fake_tensor
+
+
+class Show:
+    """One line for each survivor, and now and then how far it is."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.count, self.start = total, 0, time.monotonic()
+        self.out = os.fdopen(os.dup(2), "w", buffering=1)
+        self.log = CACHE / "verdicts.jsonl"
+        self.of = _digest([*PACKAGE.glob("*.py")])
+        CACHE.mkdir(parents=True, exist_ok=True)
+
+    def killed(self) -> dict[str, Verdict]:
+        """What an earlier run has killed: a test more does not raise the dead."""
+        lines = self.log.read_text().splitlines() if self.log.is_file() else []
+        found = [json.loads(line) for line in lines]
+        return {v["name"]: v for v in found if v["of"] == self.of and v["end"] == "killed"}
+
+    def __call__(self, verdict: Verdict) -> None:
+        with self.log.open("a") as file:
+            file.write(json.dumps(verdict | {"of": self.of}) + "\n")
+        if verdict["end"] == "import":
+            return
+        self.count += 1
+        if verdict["end"] == "survived":
+            self.out.write(f"survived: {verdict['name']}\n")
+        if self.count % 100 == 0:
+            took = time.monotonic() - self.start
+            self.out.write(f"  {self.count} of {self.total} mutants, {took:.0f} s\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, help="a random sample, in about this time")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--only", default="", help="mutants whose name has this in it")
+    parser.add_argument("--names", type=Path, help="a file with the names of the mutants to try")
+    parser.add_argument("--nbval", type=int, metavar="N", help="what notebooks see, of N mutants")
+    parser.add_argument("--resume", action="store_true", help="ask only about those still alive")
+    parser.add_argument("--record", action="store_true", help="keep the result for the book")
+    options = parser.parse_args()
+    start = time.monotonic()
+    os.nice(5)
+    preload()
+    plan = Plan(options.only, quick=options.seconds is not None)
+    excused, chosen = listed(), plan.mutants
+    if options.names:
+        wanted = set(options.names.read_text(encoding="utf-8").splitlines())
+        chosen = [m for m in chosen if m.name in wanted]
+    random.Random(options.seed).shuffle(chosen)  # so that a run that is stopped is a sample
+    if options.seconds or options.nbval:
+        chosen = [m for m in chosen if m.name not in excused]
+    chosen = chosen[: options.nbval]
+    show = Show(len(chosen))
+    before = show.killed() if options.resume else {}
+    chosen_now = [m for m in chosen if m.name not in before]
+    deadline = start + 0.7 * options.seconds if options.seconds else float("inf")
+    verdicts = [before[m.name] for m in chosen if m.name in before]
+    verdicts += run(plan, chosen_now, deadline, show)
+    seconds = time.monotonic() - start
+    faults = judge(verdicts, excused, {m.name for s in plan.sources for m in s.mutants})
+    killed = sum(v["end"] == "killed" for v in verdicts)
+    alive = len(verdicts) - killed
+    print(f"{len(verdicts)} mutants, {killed} killed, {alive} alive, in {seconds:.0f} s.")
+    if options.record and not (options.only or options.names or options.seconds or options.nbval):
+        remember(verdicts, {m.name: m for m in plan.mutants})
+    print("\n".join(faults))
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
