@@ -13,7 +13,6 @@ Source: ``torch.utils.backend_registration``, which lets a device be written in 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -21,6 +20,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+import walkthrough
+from walkthrough import environment
 
 NAME = "elsewhere"
 MOVES = ("aten::_to_copy", "aten::copy_")  # the two operations that may see two devices
@@ -51,7 +53,7 @@ class Elsewhere(torch.Tensor):
 
     @property
     def data(self) -> torch.Tensor:  # type: ignore[override]
-        return self.detach()
+        return torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
 
     @data.setter
     def data(self, value: Elsewhere) -> None:
@@ -118,7 +120,13 @@ def _here(x: Any) -> Any:
     return x.here if isinstance(x, Elsewhere) else x
 
 
+def device() -> torch.device:
+    """Stands for `walkthrough.device`. Processes that are started here compute on the CPU."""
+    return torch.device(NAME)
+
+
 _setup_privateuseone_for_python_backend(NAME)
 for mode in (Enter(), Convert()):
     mode.__enter__()  # for the whole process: nothing leaves it
-os.environ["WALKTHROUGH_DEVICE"] = NAME
+for module in (walkthrough, environment):  # before others take it from there
+    module.device = device  # type: ignore[assignment]

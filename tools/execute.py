@@ -14,6 +14,7 @@ of the metadata stay as they are. A notebook in which a cell fails is left untou
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -39,10 +40,16 @@ class ThisPython(KernelSpecManager):
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR"]
+        env = {} if self.device is None else {"WALKTHROUGH_DEVICE": self.device}
         if self.device == PRETENDED.stem:
-            argv.append(f"--IPKernelApp.exec_files={PRETENDED}")
-        env = {"WALKTHROUGH_DEVICE": self.device} if self.device else {}
+            argv.append(f"--IPKernelApp.exec_lines=import {PRETENDED.stem}")
+            env = {"PYTHONPATH": path_with(PRETENDED.parent)}
         return KernelSpec(argv=[*argv, "-f", "{connection_file}"], env=env, **KERNELSPEC)
+
+
+def path_with(folder: Path) -> str:
+    """Where Python looks for modules, with one more folder."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
 
 
 def find(root: Path = ROOT) -> list[Path]:
