@@ -1,9 +1,9 @@
 """A device called ``elsewhere``, for machines without a GPU: it mixes with nothing.
 
-Its tensors compute on the CPU, so that every value and every assertion is real. But for PyTorch they
-live on a device of their own: an operation on one of them and on a tensor of the CPU is an error, as
-on CUDA, and so is NumPy's view of one. What it cannot show is how a GPU rounds, and what it does at
-the same time as the CPU.
+Its tensors compute on the CPU, so that every value and every assertion is real. But for PyTorch
+they live on a device of their own: an operation on one of them and on a tensor of the CPU is an
+error, as on CUDA, and so is NumPy's view of one. What it cannot show is how a GPU rounds, and what
+it does at the same time as the CPU.
 
     pytest -p elsewhere -m cuda tests/test_cuda.py     the tests for CUDA, on this device
     python tools/execute.py --device elsewhere         the notebooks, on this device

@@ -258,6 +258,27 @@ def test_what_is_not_supported_is_refused_everywhere(option):
     assert torch.equal(p[0], weights)
 
 
+@pytest.mark.parametrize("case", ["Adam(p)", "AdamW(p)", "SGD(p, lr=0.1, momentum=0.9)"])
+def test_a_cuda_graph_does_not_record_a_step_that_counts(case, monkeypatch):
+    """It would repeat the bias correction of one step for ever. SGD does not count."""
+    p = parameters()
+    for x in p:
+        x.grad = torch.ones_like(x)
+    o = build(minioptim, case, p)
+    before = copy.deepcopy(([x.detach() for x in p], o.state_dict()))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    if "SGD" in case:
+        o.step()
+        assert not torch.equal(p[0], before[0][0])
+    else:
+        with pytest.raises(RuntimeError, match="CUDA graph cannot capture a step that counts"):
+            o.step()
+        assert unlike(([x.detach() for x in p], o.state_dict()), before) is None
+    monkeypatch.undo()
+    o.step()
+
+
 @pytest.mark.parametrize(
     ("mistake", "advice"),
     [

@@ -91,8 +91,9 @@ def test_a_result_is_recorded_also_a_bad_one(
     assert record["where"]["torch"] == torch.__version__
     assert record["rows"][0] == ["`a.ipynb`", "2", failed.get("a.ipynb", "all ran")]
     ran = 1 if failed else 3
-    assert f"{2 - len(failed)} of 2 notebooks ran from top to bottom, {ran} code cells" in (
-        record["summary"]
+    assert (
+        f"{2 - len(failed)} of 2 notebooks ran from top to bottom, {ran} code cells"
+        in (record["summary"])
     )
     shown = status.on_cuda(records)
     assert shown == f"{record['date']}, {gpu['GPU']}: {record['summary']}"

@@ -95,7 +95,7 @@ def main() -> int:
     reason = "" if options.pretend else absent()
     if reason:
         print(f"The tests for CUDA did not run: {reason}.")
-        print("Nothing was recorded. `make test-cuda PRETEND=1` takes a device that pretends to be one.")
+        print("Nothing was recorded. `make test-cuda PRETEND=1` takes a device that pretends.")
         return 0
     device = PRETENDED.stem if options.pretend else "cuda"
     started = time.monotonic()
@@ -106,8 +106,8 @@ def main() -> int:
     cells = {p: sum(c.cell_type == "code" for c in nb.cells) for p, nb in nbs.items()}
     good = sum(n for path, n in cells.items() if path not in failed)
     summary = (
-        f"{tests['passed']} tests passed and {tests['failed']} failed ({tests['skipped']} skipped); "
-        f"{len(notebooks) - len(failed)} of {len(notebooks)} notebooks ran from top to bottom, "
+        f"{tests['passed']} tests passed, {tests['failed']} failed, {tests['skipped']} were "
+        f"skipped; {len(notebooks) - len(failed)} of {len(notebooks)} notebooks ran from top to bottom, "
         f"{good:,} code cells with all their assertions."
     )
     print(summary)

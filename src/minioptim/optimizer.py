@@ -174,6 +174,7 @@ class Optimizer(compat.Hooks):
         """The engine, and the parameters that have a gradient; all checked before any update."""
         _refuse_unsupported(group)
         params = [p for p in group["params"] if p.grad is not None]
+        compat.refuse_recording(self.counts_steps)
         self.check(group, params)
         return choose_engine(group, params), params
 
