@@ -105,10 +105,11 @@ def main() -> int:
     nbs = {path: nbformat.read(path, as_version=4) for path in notebooks}
     cells = {p: sum(c.cell_type == "code" for c in nb.cells) for p, nb in nbs.items()}
     good = sum(n for path, n in cells.items() if path not in failed)
+    whole_notebooks = f"{len(notebooks) - len(failed)} of {len(notebooks)} notebooks"
     summary = (
         f"{tests['passed']} tests passed, {tests['failed']} failed, {tests['skipped']} were "
-        f"skipped; {len(notebooks) - len(failed)} of {len(notebooks)} notebooks ran from top to bottom, "
-        f"{good:,} code cells with all their assertions."
+        f"skipped; {whole_notebooks} ran from top to bottom, {good:,} code cells with all their "
+        "assertions."
     )
     print(summary)
     ran_any = tests["passed"] + tests["failed"] > 0
