@@ -35,9 +35,11 @@ class Elsewhere(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here: torch.Tensor) -> Elsewhere:
+        strided = here.layout == torch.strided
+        place = {"strides": here.stride(), "storage_offset": here.storage_offset()}
         made = torch.Tensor._make_wrapper_subclass(
-            cls, here.size(), strides=here.stride(), storage_offset=here.storage_offset(),
-            dtype=here.dtype, device=torch.device(NAME, 0),
+            cls, here.size(), **(place if strided else {}),
+            dtype=here.dtype, layout=here.layout, device=torch.device(NAME, 0),
         )  # fmt: skip
         made.here = here
         return made

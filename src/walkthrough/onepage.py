@@ -160,6 +160,8 @@ def scores(lines: Iterable[str]) -> dict[str, list[float]]:
 def torchrun(arguments: Sequence[str], processes: int = 2, timeout: float = 240) -> list[str]:
     """Start `walkthrough.train` under torchrun, wait for its end, and return what it printed.
 
+    Each process needs a CUDA device of its own; if there are not so many, the CPU computes.
+
     Args:
         arguments: of the command line of `walkthrough.train`.
         processes: how many.
@@ -171,12 +173,11 @@ def torchrun(arguments: Sequence[str], processes: int = 2, timeout: float = 240)
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", "-m", "walkthrough.train", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if torch.cuda.device_count() < processes:
+        environment["WALKTHROUGH_DEVICE"] = "cpu"
     with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
             out, err = process.communicate(timeout=timeout)
