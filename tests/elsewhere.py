@@ -35,11 +35,10 @@ class Elsewhere(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here: torch.Tensor) -> Elsewhere:
-        strided = here.layout == torch.strided
-        place = {"strides": here.stride(), "storage_offset": here.storage_offset()}
         made = torch.Tensor._make_wrapper_subclass(
-            cls, here.size(), **(place if strided else {}),
-            dtype=here.dtype, layout=here.layout, device=torch.device(NAME, 0),
+            cls, here.size(), dtype=here.dtype, layout=here.layout, device=torch.device(NAME, 0),
+            # the tensor behind it is asked, because some operations change a shape in place
+            dispatch_sizes_strides_policy="sizes" if here.layout == torch.strided else None,
         )  # fmt: skip
         made.here = here
         return made
@@ -80,6 +79,8 @@ class Convert(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         kwargs = dict(kwargs or {})
         asked = kwargs.get("device")
+        if function is torch.Tensor.__getitem__ and isinstance(args[1], list):
+            args = args[0], torch.tensor(args[1])
         if function not in (torch.tensor, torch.as_tensor) or asked is None:
             return function(*args, **kwargs)
         kwargs["device"], follow = "cpu", kwargs.pop("requires_grad", False)
@@ -102,7 +103,11 @@ def compute(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     else:
         there = isinstance(args[0], Elsewhere) if name == "aten::copy_" else bool(ours)
     if ours and name not in MOVES:
-        foreign = [x for x in tensors if not isinstance(x, Elsewhere) and x.dim()]
+        indices = tree_leaves(args[1]) if name.startswith("aten::index") else []  # may be anywhere
+        foreign = [
+            x for x in tensors
+            if not isinstance(x, Elsewhere) and x.dim() and not any(x is i for i in indices)
+        ]  # fmt: skip
         if foreign:
             raise RuntimeError(f"{name}: all tensors are expected on one device, not two")
     result = operation(*tree_map(_here, args), **tree_map(_here, kwargs))
