@@ -56,8 +56,7 @@ def run_tests(pretend: bool, places: list[Path]) -> tuple[int, Counter[str]]:
 def run_notebooks(device: str, notebooks: list[Path]) -> dict[Path, str]:
     """Run every notebook on a device; for those that failed, in which cell and by what."""
     command = [sys.executable, "-u", str(ROOT / "tools" / "execute.py"), f"--device={device}"]
-    if device == "cuda":
-        command += ["--jobs", "1", "--timeout", "600"]
+    command += ["--timeout=1800", *(["--jobs=1"] if device == "cuda" else [])]
     failed: dict[Path, str] = {}
     with subprocess.Popen([*command, *map(str, notebooks)], stdout=subprocess.PIPE, text=True) as p:
         assert p.stdout is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -40,6 +40,7 @@ class Workers:
 
     Attributes:
         nets, optimizers: one for each worker.
+        losses: of the last step, each on its share.
         sent: bytes that each worker has sent so far, if every message takes the shortest way.
     """
 
@@ -48,6 +49,7 @@ class Workers:
         self.world = processes
         self.params = [list(net.parameters()) for net in self.nets]
         self.sent = 0.0
+        self.losses = [0.0] * processes
         self.optimizers = [make(self.own(rank)) for rank in range(processes)]
 
     def own(self, rank: int) -> list[Tensor]:
@@ -60,7 +62,9 @@ class Workers:
             share = batch.pick(slice(rank, None, self.world))
             net.zero_grad()
             weight = len(share.x) * self.world / len(batch.x)
-            (mean_loss(net, share) * weight).backward()
+            loss = mean_loss(net, share)
+            (loss * weight).backward()
+            self.losses[rank] = loss.item()
         self.update()
 
     def update(self) -> None:
@@ -171,6 +175,11 @@ def _chunk(x: Tensor, parts: int, which: int) -> Tensor:
     """The rows of one of so many; as `torch.chunk`, but the last ones may have none."""
     size = -(-len(x) // parts)  # rounded up
     return x.detach()[which * size : (which + 1) * size]
+
+
+def rows_of(params: Iterable[Tensor], processes: int, rank: int) -> int:
+    """How many numbers a process has if every parameter is cut along its rows."""
+    return sum(_chunk(p, processes, rank).numel() for p in params)
 
 
 def gap(workers: Workers, other: Workers | nn.Module) -> float:
@@ -295,6 +304,17 @@ def talk(work: Callable[[int, Callable], Any], processes: int = 2, patience: flo
     for thread in threads:
         thread.join()
     return found
+
+
+def held_in(lines: Sequence[str]) -> list[dict[str, int]]:
+    """What `walkthrough.train --memory` has printed: for each process, bytes by what they are for.
+
+    The other way round: `walkthrough.summary.shares`.
+    """
+    rows = [line.removesuffix(" bytes").split() for line in lines if line.endswith(" bytes")]
+    return [
+        dict(zip(PARTS, (int(n.replace(",", "")) for n in row[1:]), strict=True)) for row in rows
+    ]
 
 
 # --- bytes on paper -------------------------------------------------------------------------------
@@ -521,6 +541,28 @@ def measured(held: Mapping[str, Sequence[Mapping[str, int]]], numbers: int, widt
     handles = [plt.Rectangle((0, 0), 1, 1, color=HUES[part]) for part in PARTS]
     fig.legend(handles, PARTS, loc="outside lower center", ncols=3)
     plots.finish(fig, drawn, says)
+
+
+def fair(loads: Mapping[str, Sequence[int]]) -> None:
+    """How much each process has to step, over its fair share; the busiest first.
+
+    Args:
+        loads: by name, the numbers that each process steps.
+    """
+    curves = {}
+    for name, counts in loads.items():
+        share = sum(counts) / len(counts)
+        rank = range(1, len(counts) + 1)
+        curves[name] = rank, [max(n / share, 0.01) for n in sorted(counts, reverse=True)]
+    plots.lines(
+        curves, log="xy", xlabel="processes, the busiest first", ylabel="over its fair share",
+        level={"fair": 1.0}, ylim=(0.008, 40),
+    )  # fmt: skip
+    for name, counts in loads.items():
+        idle = sum(n == 0 for n in counts)
+        print(
+            f"{name}: largest {max(counts):,}, fair {sum(counts) / len(counts):,.0f}, idle {idle}"
+        )
 
 
 def on_paper(numbers: float, width: tuple[int, int, int] = FLOAT32) -> None:
