@@ -9,7 +9,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-cuda test-site nbval execute lab drift record clean
+.PHONY: help book test test-cuda test-site test-distributed nbval execute lab drift record clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -35,6 +35,9 @@ test-cuda: $(VENV)/.ready  ## on a machine with CUDA: the tests for it and every
 
 test-site: $(VENV)/.ready  ## build the site and test it in Chromium, which must be installed
 	@$(BIN)/python tools/test_site.py
+
+test-distributed: $(VENV)/.ready  ## the tests with one, two and four processes, some of them killed on purpose
+	@$(BIN)/python -m pytest -q tests/test_distributed.py --distributed
 
 nbval: $(VENV)/.ready  ## only the notebooks: run them, compare every stored output
 	@$(BIN)/python tools/run_tests.py

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -271,10 +272,15 @@ def options_of(optimizer: Any) -> list[dict[str, Any]]:
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Let an error out as it is: PyTorch hands it on in a wrapper that is not an Exception."""
+    """Let an error out as it is: PyTorch hands it on in a wrapper that is not an Exception.
+
+    To be alone is no reason for a warning here.
+    """
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            yield
     except CheckpointException as error:
         raise next(iter(error.failures.values()))[0] from error

@@ -9,6 +9,7 @@ From a command line::
 Optimizer and scheduler are named as in ``torch.optim``, and come from there or from `minioptim`.
 A checkpoint is written after every epoch. A run that was killed and resumed ends with the same
 parameters as one that was not, to the last bit, if it goes on with as many threads on such a CPU.
+(With one exception: ``torch.optim.NAdam`` forgets on loading that it has a factor in float32.)
 
 Started by torchrun it trains in several processes as if they were one, each with its share of every
 batch, and the first of them prints::
@@ -318,10 +319,16 @@ def load(path: Path, settings: Settings) -> Run:
 
 
 def check_state(run: Run) -> None:
-    """Raise a ValueError if the optimizer remembers something that does not fit its parameter."""
+    """Raise a ValueError if the optimizer remembers something that does not fit its parameter.
+
+    What fits is one number, or as many as the parameter has in each dimension, or one in it.
+    """
     for p in run.model.parameters():
         for key, value in distributed.own(run.optimizer).state.get(p, {}).items():
-            if isinstance(value, Tensor) and value.dim() and value.shape != p.shape:
+            if not isinstance(value, Tensor) or not value.dim():
+                continue
+            sizes = zip(value.shape, p.shape, strict=False)
+            if value.dim() != p.dim() or any(n not in (1, whole) for n, whole in sizes):
                 raise ValueError(f"{key} has the shape {tuple(value.shape)}, not {tuple(p.shape)}")
 
 
