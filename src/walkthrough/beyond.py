@@ -50,7 +50,8 @@ class Workers:
         self.params = [list(net.parameters()) for net in self.nets]
         self.sent = 0.0
         self.losses = [0.0] * processes
-        self.optimizers = [make(self.own(rank)) for rank in range(processes)]
+        nothing: list[Any] = [{"params": []}]  # where there are more workers than tensors
+        self.optimizers = [make(self.own(rank) or nothing) for rank in range(processes)]
 
     def own(self, rank: int) -> list[Tensor]:
         """The parameters that the optimizer of a worker has in its groups."""
@@ -278,13 +279,15 @@ def talk(work: Callable[[int, Callable], Any], processes: int = 2, patience: flo
             returns the sum of what all have given. It returns a list, or a generator that is run.
         patience: seconds to wait for the others; then gloo raises an error, whose kind is added.
     """
-    store = distributed.HashStore()
+    gloo, store = distributed.ProcessGroupGloo, distributed.HashStore()
     found: list[list[Any]] = [[] for _ in range(processes)]
-    groups = []
+    groups, failed = [], []
 
     def run(rank: int) -> None:
-        wait = timedelta(seconds=patience)
-        group = distributed.ProcessGroupGloo(store, rank, processes, wait)
+        options = gloo._Options()
+        options._devices = [gloo.create_device(hostname="127.0.0.1")]
+        options._timeout = timedelta(seconds=patience)
+        group = gloo(store, rank, processes, options)
         groups.append(group)  # stays until all are done: who has left would be noticed at once
 
         def all_reduce(number: float) -> float:
@@ -297,12 +300,16 @@ def talk(work: Callable[[int, Callable], Any], processes: int = 2, patience: flo
                 found[rank].append(result)
         except RuntimeError as error:
             found[rank].append(type(error).__name__)
+        except Exception as error:
+            failed.append(error)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(processes)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if failed:
+        raise failed[0]
     return found
 
 
