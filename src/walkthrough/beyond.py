@@ -216,16 +216,17 @@ def table(
     print(f"{processes} workers, {'20 steps':35}{'float64':>9}{'float32':>9}{'values':>10}")
     compared = 0
     kind, _, _, theirs, options = cases[0]
-    for case in [*cases, (kind, "one planted error", planted, theirs, options)]:
+    wrong = kind, "one planted error", planted, theirs, options
+    for case in [*cases, wrong]:
         kind, label, ours, pytorchs, options = case
         found = [
             _compare(kind, net, digits, ours, pytorchs, options, processes, dtype)
             for dtype in (torch.float64, torch.float32)
         ]
         values = sum(outcome.values for outcome in found)
-        text = label if ours is planted else f"{kind.__name__:5} {label} {parity.describe(options)}"
+        text = label if case is wrong else f"{kind.__name__:5} {label} {parity.describe(options)}"
         print(f"{text:46}" + "".join(f"{o!s:>9}" for o in found) + f"{values:>10,}")
-        if ours is planted:
+        if case is wrong:
             assert all(o.unequal for o in found), "the planted error was not seen"
         else:
             assert not any(o.unequal for o in found), f"{text}: ours and PyTorch's differ"
@@ -443,7 +444,7 @@ TALK = {  # in the order of a step: what is sent, in units of all parameters, tw
     },
     "FSDP2": {
         "forward": ("all-gather\nparameters", 1),
-        "backward": ("all-gather again,\nreduce-scatter gradients", 2),
+        "backward": ("all-gather again,\nthen reduce-scatter", 2),
     },
 }
 PHASES = ("forward", "backward", "step", "after the step")
@@ -489,10 +490,10 @@ def pieces(names: Sequence[str], sizes: Sequence[int], cuts: Mapping[str, Sequen
         names, sizes: of the parameters.
         cuts: by scheme, for each parameter the numbers that each process steps.
     """
-    fig, axes = plt.subplots(1, len(cuts), figsize=(7.6, 3.2), sharey=True)
+    fig, axes = plt.subplots(1, len(cuts), figsize=(7.6, 3.2), sharey=True, squeeze=False)
     says = {}
     drawn = []
-    for ax, (scheme, shares) in zip(axes, cuts.items(), strict=True):
+    for ax, (scheme, shares) in zip(axes[0], cuts.items(), strict=True):
         for y, (size, counts) in enumerate(zip(sizes, shares, strict=True)):
             left = 0.0
             for rank, count in enumerate(counts):
@@ -509,7 +510,7 @@ def pieces(names: Sequence[str], sizes: Sequence[int], cuts: Mapping[str, Sequen
         ax.set_yticks(range(len(names)), [f"{n}\n{s:,}" for n, s in zip(names, sizes, strict=True)])
         ax.set_xticks([])
         _plain(ax)
-    axes[0].invert_yaxis()
+    axes[0, 0].invert_yaxis()
     plots.finish(fig, drawn, says)
 
 
@@ -582,5 +583,5 @@ def on_paper(numbers: float, width: tuple[int, int, int] = FLOAT32) -> None:
     curves = {scheme: (processes, size(scheme)) for scheme in SPLIT}
     plots.lines(
         curves, log="xy", xlabel="processes", ylabel="GB per process",
-        level={"one GPU of 80 GB": 80}, ylim=(0.05, 300), markers=True,
+        level={"": 80}, ylim=(0.05, 300), markers=True,
     )  # fmt: skip
