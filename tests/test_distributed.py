@@ -83,7 +83,7 @@ class Runs:
 def start(folder: Path, cases: dict[str, Any], processes: int, restarts: int = 0) -> Runs:
     (folder / "cases.json").write_text(json.dumps(cases))
     worker = str(Path(__file__).with_name("workers.py"))
-    onepage.torchrun([str(folder)], processes, timeout=170, program=[worker], restarts=restarts)
+    onepage.torchrun([str(folder)], processes, timeout=400, program=[worker], restarts=restarts)
     return Runs(folder, processes)
 
 
@@ -146,7 +146,7 @@ def by_turns(shares: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("shard", ["none", "zero", "fsdp"])
 def test_two_processes_are_one(two: Runs, shard: str) -> None:
     alone = fit(Settings(**TINY))
-    assert 0 < distance(two[shard]["parameters"], parameters(alone)) < TOLERANCE
+    assert distance(two[shard]["parameters"], parameters(alone)) < TOLERANCE
     assert two[shard]["record"]["lr"] == alone.record["lr"]
     assert two[shard]["record"]["loss"] == pytest.approx(alone.record["loss"], rel=0, abs=1e-13)
 
@@ -317,7 +317,7 @@ def test_four_processes_are_one(four: Runs, shard: str) -> None:
         assert outcome["rates"] == found[0]["rates"]
         assert outcome["scheduler"] == found[0]["scheduler"]
         assert outcome["record"]["lr"] == alone.record["lr"]
-    assert 0 < distance(found[0]["parameters"], parameters(alone)) < TOLERANCE
+    assert distance(found[0]["parameters"], parameters(alone)) < TOLERANCE
     assert distance(found[0]["parameters"], by_turns(4)) < TOLERANCE
 
 
@@ -385,12 +385,14 @@ def test_the_command_line_with_two(tmp_path: Path) -> None:
     command = ["--optimizer", "Adam", "--library", "minioptim", "--lr", "0.02", "--hidden", "8"]
     command += ["--batch-size", "128", "--shard", "fsdp", "--checkpoint", str(tmp_path / "run")]
     command += ["--resume", "auto", "--table", "--memory", "--plot", str(tmp_path / "run.png")]
-    first = onepage.torchrun([*command, "--epochs", "1"], timeout=170)
-    then = onepage.torchrun([*command, "--epochs", "2"], timeout=170)
+    first = onepage.torchrun([*command, "--epochs", "1"], timeout=400)
+    then = onepage.torchrun([*command, "--epochs", "2"], timeout=400)
     assert [line.split()[:2] for line in (first[0], then[0])] == [["epoch", "1"], ["epoch", "2"]]
     assert [line.split()[0] for line in then[1:4]] == ["epoch", "1", "2"]
     assert [line.split()[1:4] for line in then[5:7]] == [["2,440", "2,440", "4,896"]] * 2
     assert then[-1] == "2 processes, the same parameters"
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(RuntimeError, match="already a checkpoint"):
-        onepage.torchrun([word for word in command if word not in ("--resume", "auto")])
+        onepage.torchrun(
+            [word for word in command if word not in ("--resume", "auto")], timeout=400
+        )

@@ -51,12 +51,28 @@ def processes(device: torch.device) -> Iterator[None]:
         if device.type == "cuda":
             take_card(int(os.environ["LOCAL_RANK"]))
             backend = "cpu:gloo,cuda:nccl"
-        distributed.init_process_group(backend, timeout=PATIENCE)
+        distributed.init_process_group(backend, timeout=PATIENCE, **meeting_place())
     try:
         yield
     finally:
         if together:
             distributed.destroy_process_group()
+
+
+def meeting_place() -> dict[str, Any]:
+    """The arguments of `init_process_group` that say who this is, and where it finds the others.
+
+    By itself it would find the same. But after a restart torchrun offers the store of the start
+    before, and in it the addresses of processes that are gone (pytorch#135712 once more). So each
+    start writes there under a name of its own, which all processes of one machine agree about. On
+    several machines ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` makes torchrun offer a new store.
+    """
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    return {"store": store, "rank": rank, "world_size": world}
 
 
 def take_card(number: int) -> None:

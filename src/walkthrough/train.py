@@ -419,12 +419,16 @@ def parser() -> argparse.ArgumentParser:
         ("epochs", 5), ("batch-size", 32), ("hidden", 32), ("seed", 0), ("threads", 1),
     ):  # fmt: skip
         made.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
-    made.add_argument("--checkpoint", metavar="FILE", help="saved here after every epoch")
+    made.add_argument(
+        "--checkpoint", metavar="FILE", help="saved after every epoch; by fsdp: a folder"
+    )
     made.add_argument(
         "--resume", nargs="?", const=True, default=False, choices=["auto"], metavar="auto",
         help="go on from the checkpoint; auto: from the start if there is none yet",
     )  # fmt: skip
-    made.add_argument("--device", default="book", help=f"{', '.join(DEVICES)}; see Settings")
+    made.add_argument(
+        "--device", default="book", help="auto, cpu or cuda; default: what WALKTHROUGH_DEVICE says"
+    )
     made.add_argument(
         "--shard", default="none", help=f"{', '.join(distributed.SHARDS)}; under torchrun"
     )
