@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +99,23 @@ def test_a_result_is_recorded_also_a_bad_one(
     shown = status.on_cuda(records)
     assert shown == f"{record['date']}, {gpu['GPU']}: {record['summary']}"
     assert "A fast one" in evidence.markdown("cuda", record)
+
+
+def test_the_pretended_device_has_a_record_of_its_own(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_cuda, "find", lambda: [notebook(tmp_path / "a.ipynb", "1")])
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        run_cuda, "run_tests", lambda *how: (asked.append(how[0]), (0, Counter({"passed": 1})))[1]
+    )
+    monkeypatch.setattr(run_cuda, "run_notebooks", lambda *how: (asked.append(how[0]), {})[1])
+    assert main(monkeypatch, "--pretend") == 0
+    assert asked == [True, "elsewhere"]
+    record = json.loads((records / "elsewhere.json").read_text(encoding="utf-8"))
+    assert record["command"] == "make test-cuda PRETEND=1"
+    assert "GPU" not in record["where"]
+    assert status.on_cuda(records) == "not run on CUDA yet"
 
 
 def test_without_a_record_the_page_says_so(tmp_path: Path) -> None:

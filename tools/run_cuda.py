@@ -3,8 +3,8 @@
     python tools/run_cuda.py               on CUDA; says so and ends well where there is none
     python tools/run_cuda.py --pretend     on the device of tests/elsewhere.py, which all have
 
-On CUDA the result is recorded in book/verification/cuda.json, also a bad one, and stands on the
-page of verification. In the notebooks every assertion must hold; what they print may differ there.
+The result is recorded in book/verification/cuda.json, or elsewhere.json, also a bad one, and stands
+on the page of verification. In the notebooks every assertion must hold; what they print may differ.
 """
 
 from __future__ import annotations
@@ -112,16 +112,16 @@ def main() -> int:
     )
     print(summary)
     ran_any = tests["passed"] + tests["failed"] > 0
-    if not options.pretend and whole:
+    if whole:
         path = evidence.record(
-            "cuda",
-            title="Tests and notebooks on CUDA",
-            command="make test-cuda",
+            device,
+            title="Tests and notebooks on " + ("CUDA" if device == "cuda" else "another device"),
+            command="make test-cuda" + " PRETEND=1" * options.pretend,
             summary=summary,
-            head=("notebook", "code cells", "on CUDA"),
+            head=("notebook", "code cells", "on the device"),
             rows=[(f"`{p.name}`", n, failed.get(p, "all ran")) for p, n in cells.items()],
             seconds=time.monotonic() - started,
-            where=gpu(),
+            where={"device": "pretended, on the CPU"} if options.pretend else gpu(),
         )
         print(f"Recorded in {path.relative_to(ROOT)}.")
     return 1 if code or failed or not ran_any else 0
