@@ -9,7 +9,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-site nbval execute lab drift record kills bad-input platforms clean test-distributed mutants wrong-books search
+.PHONY: help book test test-site nbval execute lab drift record kills bad-input platforms clean test-distributed mutants wrong-books search test-cuda
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -28,6 +28,10 @@ book: $(VENV)/.ready  ## build the site into _build/html, executing what changed
 
 test: $(VENV)/.ready  ## run all tests: pytest over tests/, and every notebook, strictly
 	@$(BIN)/python tools/run_tests.py --tests
+
+# PRETEND=1 takes a device that every machine has: real values, and nothing may mix with the CPU
+test-cuda: $(VENV)/.ready  ## on a machine with CUDA: the tests for it and every notebook, recorded
+	@$(BIN)/python tools/run_cuda.py $(if $(PRETEND),--pretend)
 
 test-site: $(VENV)/.ready  ## build the site and test it in Chromium, from the system's packages
 	@$(BIN)/python tools/test_site.py

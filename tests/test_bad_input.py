@@ -9,7 +9,7 @@ import copy
 import pytest
 import torch
 from bad_calls import LIBRARIES, Outcome, accepted, attempt, names
-from pair import unlike
+from pair import build, unlike
 from test_optimizer import sign_descent
 
 import minioptim
@@ -832,6 +832,27 @@ def test_what_is_not_supported_is_refused_everywhere():
     with pytest.raises(NotImplementedError, match=option):
         o.step()
     assert torch.equal(p[0], weights)
+
+
+@pytest.mark.parametrize("case", ["Adam(p)", "AdamW(p)", "SGD(p, lr=0.1, momentum=0.9)"])
+def test_a_cuda_graph_does_not_record_a_step_that_counts(case, monkeypatch):
+    """It would repeat the bias correction of one step for ever. SGD does not count."""
+    p = names(minioptim)["p"]
+    for x in p:
+        x.grad = torch.ones_like(x)
+    o = build(minioptim, case, p)
+    before = copy.deepcopy(([x.detach() for x in p], o.state_dict()))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    if "SGD" in case:
+        o.step()
+        assert not torch.equal(p[0], before[0][0])
+    else:
+        with pytest.raises(RuntimeError, match="CUDA graph cannot capture a step that counts"):
+            o.step()
+        assert unlike(([x.detach() for x in p], o.state_dict()), before) is None
+    monkeypatch.undo()
+    o.step()
 
 
 def test_an_optimizer_of_ones_own_has_the_same_checks():

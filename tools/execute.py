@@ -3,6 +3,7 @@
     python tools/execute.py                         every notebook under book/
     python tools/execute.py book/01-gradient-descent.ipynb
     python tools/execute.py --check                 write nothing; fail where a file would change
+    python tools/execute.py --device cuda           write nothing; fail where a cell fails there
 
 The kernel is always the Python that runs this script, whatever name the notebook asks for.
 What differs from run to run or from machine to machine is not stored: no timings, no version of
@@ -13,6 +14,7 @@ of the metadata stay as they are. A notebook in which a cell fails is left untou
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -28,14 +30,26 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 ROOT = Path(__file__).resolve().parent.parent
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+PRETENDED = ROOT / "tests" / "elsewhere.py"  # a device that every machine has
 
 
 class ThisPython(KernelSpecManager):
-    """Answers every kernel name with the Python that is running."""
+    """Answers every kernel name with the Python that is running, and says where it computes."""
+
+    device: str | None = None
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR"]
-        return KernelSpec(argv=[*argv, "-f", "{connection_file}"], **KERNELSPEC)
+        env = {} if self.device is None else {"WALKTHROUGH_DEVICE": self.device}
+        if self.device == PRETENDED.stem:
+            argv.append(f"--IPKernelApp.exec_lines=import {PRETENDED.stem}")
+            env = {"PYTHONPATH": path_with(PRETENDED.parent)}
+        return KernelSpec(argv=[*argv, "-f", "{connection_file}"], env=env, **KERNELSPEC)
+
+
+def path_with(folder: Path) -> str:
+    """Where Python looks for modules, with one more folder."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
 
 
 def find(root: Path = ROOT) -> list[Path]:
@@ -62,17 +76,24 @@ def tidy(nb: nbformat.NotebookNode) -> None:
         cell.outputs = joined
 
 
-def execute(path: Path, timeout: int, check: bool) -> tuple[bool, str]:
-    """Run one notebook; say whether all went well, and what happened."""
+def execute(
+    path: Path, timeout: int, check: bool = False, device: str | None = None
+) -> tuple[bool, str]:
+    """Run one notebook; say whether all went well, and what happened.
+
+    With a device it runs there and nothing is written: what it prints may differ there.
+    """
     before = path.read_text(encoding="utf-8")
     nb = nbformat.reads(before, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     started = time.monotonic()
+    kernels = ThisPython()
+    kernels.device = device
     client = NotebookClient(
         nb,
-        km=AsyncKernelManager(kernel_spec_manager=ThisPython()),
+        km=AsyncKernelManager(kernel_spec_manager=kernels),
         timeout=timeout,
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
@@ -84,6 +105,9 @@ def execute(path: Path, timeout: int, check: bool) -> tuple[bool, str]:
     tidy(nb)
     after = nbformat.writes(nb) + "\n"
     seconds = f"{time.monotonic() - started:.1f} s"
+    if device is not None:
+        cells = sum(cell.cell_type == "code" for cell in nb.cells)
+        return True, f"{seconds}, all {cells} cells ran on {device}"
     if after == before:
         return True, f"{seconds}, unchanged"
     if check:
@@ -116,6 +140,7 @@ def main() -> int:
     parser.add_argument("-j", "--jobs", type=int, default=2, help="notebooks at a time (2)")
     parser.add_argument("--timeout", type=int, default=120, help="seconds for a cell (120)")
     parser.add_argument("--check", action="store_true", help="write nothing, fail on a change")
+    parser.add_argument("--device", help="write nothing, compute there: cuda, or elsewhere")
     options = parser.parse_args()
     paths = [path.resolve() for path in options.notebooks] or find()
     missing = [str(path) for path in paths if not path.is_file()]
@@ -123,7 +148,8 @@ def main() -> int:
         parser.error("no such notebook: " + ", ".join(missing or ["book/**/*.ipynb"]))
     failures = 0
     with ProcessPoolExecutor(min(options.jobs, len(paths))) as pool:
-        running = {pool.submit(execute, p, options.timeout, options.check): p for p in paths}
+        how = (options.timeout, options.check, options.device)
+        running = {pool.submit(execute, p, *how): p for p in paths}
         for done, job in enumerate(as_completed(running), 1):
             good, text = job.result()
             failures += not good

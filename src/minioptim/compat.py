@@ -63,11 +63,10 @@ def hooked(step: Callable) -> Callable:
             return step(*args, **kwargs)
         for hook in [*_step_pre_hooks.values(), *optimizer._optimizer_step_pre_hooks.values()]:
             changed = hook(optimizer, args, kwargs)
-            if changed is None:
-                continue
-            if not (isinstance(changed, tuple) and len(changed) == 2):
-                raise RuntimeError(f"a pre-hook returns None or (args, kwargs), not {changed!r}")
-            args, kwargs = changed
+            if changed is not None:
+                if not (isinstance(changed, tuple) and len(changed) == 2):
+                    raise RuntimeError(f"a pre-hook returns None or (args, kwargs), not {changed}")
+                args, kwargs = changed
         result = step(*args, **kwargs)
         for hook in [*optimizer._optimizer_step_post_hooks.values(), *_step_post_hooks.values()]:
             hook(optimizer, args, kwargs)
@@ -115,6 +114,15 @@ def fill_later_options(group: dict[str, Any], defaults: dict[str, Any]) -> None:
             group.setdefault(name, as_before)
     if "fused" in defaults:
         group.setdefault("fused", None if "capturable" in defaults else False)
+
+
+def refuse_recording(counts_steps: bool) -> None:
+    """A CUDA graph would repeat the numbers of one step for ever: it records no step that counts.
+
+    Source: ``torch.optim.Optimizer._accelerator_graph_capture_health_check``.
+    """
+    if counts_steps and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("a CUDA graph cannot capture a step that counts its own number")
 
 
 def step_as_tensor(state: dict[str, Any]) -> None:

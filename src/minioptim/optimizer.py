@@ -178,6 +178,7 @@ class Optimizer(compat.Hooks):
         _refuse_unsupported(group, group["params"])
         _require_numbers(TypeError, **{key: group[key] for key in NUMBERS if key in self.defaults})
         params = [p for p in group["params"] if p.grad is not None]
+        compat.refuse_recording(self.counts_steps)
         self.check(group, params)
         return choose_engine(group, params), params
 

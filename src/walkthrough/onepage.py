@@ -167,6 +167,8 @@ def torchrun(
 ) -> list[str]:
     """Start `walkthrough.train` under torchrun, wait for its end, and return what it printed.
 
+    Each process needs a CUDA device of its own; if there are not so many, the CPU computes.
+
     Args:
         arguments: of the command line of `walkthrough.train`.
         processes: how many. They meet on this machine, and no other can join or listen.
@@ -182,13 +184,12 @@ def torchrun(
     command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
     command += [*program, *arguments]
     names = {name for _, name in socket.if_nameindex()}
-    loopback = {"GLOO_SOCKET_IFNAME": "lo" if "lo" in names else "lo0"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment["GLOO_SOCKET_IFNAME"] = "lo" if "lo" in names else "lo0"  # loopback
+    if torch.cuda.device_count() < processes:
+        environment["WALKTHROUGH_DEVICE"] = "cpu"
     with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | loopback,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
             out, err = process.communicate(timeout=timeout)

@@ -19,6 +19,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from . import evidence
 from .environment import device
 
 
@@ -42,6 +43,15 @@ def machine() -> Iterator[tuple[str, str]]:
     yield "CPU instructions used by PyTorch", torch.backends.cpu.get_cpu_capability()
     yield "threads", os.environ.get("WALKTHROUGH_THREADS", "1")
     yield "CUDA available", "yes" if torch.cuda.is_available() else "no"
+    yield "tests and notebooks on CUDA", on_cuda()
+
+
+def on_cuda(folder: Path = evidence.FOLDER) -> str:
+    """What `make test-cuda` has found, wherever it was run."""
+    found = evidence.load("cuda", folder)
+    if found is None:
+        return "not run on CUDA yet"
+    return f"{found['date']}, {found['where']['GPU']}: {found['summary']}"
 
 
 def table(rows: Iterator[tuple[str, str]], head: tuple[str, str]) -> str:
