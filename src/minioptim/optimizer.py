@@ -28,6 +28,8 @@ from torch import Tensor
 from . import compat
 from .compat import register_optimizer_step_post_hook, register_optimizer_step_pre_hook  # noqa: F401
 from .engines import NO_PENALTY, Engine, Penalty, differentiable, foreach, loop
+from .fused import check as check_fused
+from .fused import fused
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
@@ -52,7 +54,9 @@ class Optimizer(compat.Hooks):
         TypeError: ``params`` is one tensor or a set, or holds something that is not a tensor.
         ValueError: no parameter, a tensor that is not a leaf, a parameter in two groups, or
             some parameters with names and some without.
-        NotImplementedError: an option this package does not support (``fused``, ``capturable``).
+        RuntimeError: ``fused`` with ``foreach`` or ``differentiable``, or without a compiler; see
+            `fused.check`.
+        NotImplementedError: an option this package does not support (``capturable``).
 
     Source: ``torch.optim.Optimizer``.
     """
@@ -118,7 +122,7 @@ class Optimizer(compat.Hooks):
                 raise ValueError("either all parameter groups have names or none has")
         if not set(tensors).isdisjoint(chain(*(group["params"] for group in self.param_groups))):
             raise ValueError("a parameter of this group is already in another group")
-        _refuse_unsupported({**self.defaults, **param_group})
+        _refuse_unsupported({**self.defaults, **param_group}, tensors)
 
         param_group["params"] = tensors
         if names:
@@ -172,7 +176,7 @@ class Optimizer(compat.Hooks):
 
     def _plan(self, group: dict[str, Any]) -> tuple[Engine, list[Tensor]]:
         """The engine, and the parameters that have a gradient; all checked before any update."""
-        _refuse_unsupported(group)
+        _refuse_unsupported(group, group["params"])
         params = [p for p in group["params"] if p.grad is not None]
         self.check(group, params)
         return choose_engine(group, params), params
@@ -265,8 +269,8 @@ class Optimizer(compat.Hooks):
                 f"the saved groups hold {saved_sizes} parameters and this optimizer's {sizes}: "
                 "build it with the same parameter groups as the one that was saved"
             )
-        for group in saved_groups:
-            _refuse_unsupported(group)
+        for group, saved_group in zip(self.param_groups, saved_groups, strict=True):
+            _refuse_unsupported(saved_group, group["params"])
 
         saved_params = chain(*(group["params"] for group in saved_groups))
         params = chain(*(group["params"] for group in self.param_groups))
@@ -312,6 +316,8 @@ def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
     Source: ``torch.optim.optimizer._default_to_fused_or_foreach``.
     """
     use_foreach = group.get("foreach")
+    if group.get("fused"):
+        return fused
     if group.get("differentiable"):
         if use_foreach:
             raise AssertionError("foreach=True cannot be differentiable: leave foreach unset")
@@ -335,13 +341,11 @@ def _require_numbers(if_many: type[Exception], **numbers: Any) -> None:
             raise if_many(f"{name} must be one number, and not {value.numel()} in a tensor")
 
 
-def _refuse_unsupported(group: dict[str, Any]) -> None:
-    for option in ("fused", "capturable"):
-        if group.get(option):
-            raise NotImplementedError(
-                f"{option}=True is not supported: leave it unset, or set it to False in the "
-                "saved param_groups, and use foreach=True where speed matters"
-            )
+def _refuse_unsupported(group: dict[str, Any], params: list[Tensor]) -> None:
+    if group.get("capturable"):
+        raise NotImplementedError("capturable=True is not supported: leave it unset")
+    if group.get("fused"):
+        check_fused(group, params)
 
 
 def _names_and_tensors(params: Any) -> tuple[list[str], list[Tensor]]:

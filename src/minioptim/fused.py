@@ -1,0 +1,215 @@
+"""The fourth engine: the same update rule, compiled into one pass over memory.
+
+The loop reads and writes a parameter once for each operation of its rule: Adam's seven operations
+move 88 bytes for each element of a float32 parameter. One compiled pass reads ``p, g, m, v``, computes, and
+writes ``p, m, v``: 28 bytes. PyTorch wrote that pass by hand for four optimizers
+(``torch._fused_adam_`` and its kin); here ``torch.compile`` writes it from the rule that the other
+engines run, in C++ for the CPU and in Triton for CUDA.
+
+What could change from one step to the next must not be built into the machine code, or it would be
+compiled again at every step:
+
+- numbers (``lr``, ``betas``, the bias corrections, ...) are handed in as one small tensor;
+- every tensor is seen as a flat one, so one piece of code serves all shapes and sizes;
+- what is left, such as ``nesterov`` or which state is missing, tells one *kind* of step from
+  another. Each kind is compiled once, when it first occurs.
+
+The results are not those of `loop` to the last bit: a compiler may join a product and a sum into
+one operation with one rounding. In half precision the whole rule is computed in float32 and rounded
+once at the end, as PyTorch's kernels do.
+"""
+
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .engines import Penalty, Pure, Row, Rule, loop
+
+DEVICES = ("cpu", "cuda")
+HALF = (torch.float16, torch.bfloat16)
+
+
+def fused(
+    rule: Rule, rows: list[Row], penalty: Penalty, options: dict, pairs: bool = False
+) -> list[Any]:
+    """Run the compiled rule on one tensor after the other.
+
+    The first row of a kind costs a compilation of some seconds; see `clear`. A row goes through
+    `loop` instead if it has fewer than two elements, or if its tensors cannot be walked through in
+    the order of their memory: gaps, other strides than the parameter's, shared memory, classes of
+    their own. Arguments and result are those of `loop`.
+
+    Raises:
+        RuntimeError: there is no compiler; see `require_compiler`.
+    """
+    numbers: list[Any] = []
+    constants = _without_numbers((penalty, tuple(options.items())), numbers)
+    numbers_on: dict[torch.device, Tensor] = {}
+    results: list[Any] = []
+    for row in rows:
+        if not _is_one_block(row):
+            results += loop(rule, [row], penalty, options, pairs)
+            continue
+        p = row[0]
+        if p.device not in numbers_on:
+            numbers_on[p.device] = _as_tensor(numbers, p.device)
+        dtypes = tuple(None if t is None else t.dtype for t in row)
+        kernel = _kernel(rule, constants, dtypes, p.device, torch.get_num_threads())
+        with torch.no_grad():
+            result = kernel(numbers_on[p.device], *(_flat(t) for t in row if t is not None))
+        results.append(None if result is None else result.as_strided(p.size(), p.stride()))
+    return results
+
+
+@functools.cache
+def _kernel(
+    rule: Rule,
+    constants: tuple,
+    dtypes: tuple[torch.dtype | None, ...],
+    device: torch.device,
+    threads: int,
+) -> Callable[..., Any]:
+    """The compiled step of one kind. It is compiled at its first call."""
+    require_compiler(device.type)
+
+    def step(numbers: Tensor, *tensors: Tensor) -> Any:
+        penalty, options = _with_numbers(constants, numbers.unbind())
+        given = iter(tensors)
+        row = [None if dtype is None else next(given) for dtype in dtypes]
+        p, g, *state = operands = [
+            None if t is None else Pure(t.float() if t.dtype in HALF else t) for t in row
+        ]
+        result = rule(p, Penalty(*penalty)(p, g), *state, **dict(options))
+        for t, operand in zip(row, operands, strict=True):
+            if t is not None and operand is not g:
+                t.copy_(operand.tensor)
+        # State that was there has been written to; only a new one is handed out.
+        is_new = result is not None and dtypes[2] is None
+        return result.tensor.to(dtypes[0]) if is_new else None
+
+    # A code object of its own: the compiler counts versions per code object, and stops at eight.
+    step = types.FunctionType(step.__code__.replace(), step.__globals__, closure=step.__closure__)
+    return torch.compile(step, fullgraph=True, dynamic=True)
+
+
+def clear() -> None:
+    """Forget all compiled steps. There is one for each kind, and they are kept for good."""
+    _kernel.cache_clear()
+
+
+def _without_numbers(x: Any, numbers: list[Any]) -> Any:
+    """``x`` with its numbers moved to the list, and in their stead the place they have there."""
+    if isinstance(x, (tuple, list)):
+        return tuple(_without_numbers(item, numbers) for item in x)
+    if x is None or isinstance(x, (bool, str)):
+        return x
+    numbers.append(x)
+    return len(numbers) - 1
+
+
+def _with_numbers(x: Any, numbers: tuple[Tensor, ...]) -> Any:
+    """The reverse: every place becomes the 0-dim tensor that stands there."""
+    if isinstance(x, tuple):
+        return tuple(_with_numbers(item, numbers) for item in x)
+    return x if x is None or isinstance(x, (bool, str)) else numbers[x]
+
+
+def _as_tensor(numbers: list[Any], device: torch.device) -> Tensor:
+    """In float64: of ``1 - beta`` few digits would be right if beta were rounded before."""
+    plain = [0.0 if isinstance(x, Tensor) else float(x) for x in numbers]
+    tensor = torch.tensor(plain, dtype=torch.float64).to(device, non_blocking=True)
+    for i, x in enumerate(numbers):
+        if isinstance(x, Tensor):  # a tensor stays where it is: reading it would wait for the GPU
+            tensor[i].copy_(x.detach())
+    return tensor
+
+
+def _flat(t: Tensor) -> Tensor:
+    """The memory of ``t`` as one row: without history, but a change of it counts as one of ``t``.
+
+    Detached last, or the compiler would find ``t`` behind the view and look at its shape.
+    """
+    return t.as_strided((t.numel(),), (1,)).detach()
+
+
+def _is_one_block(row: Row) -> bool:
+    """Whether the tensors of a row can be walked through together in the order of their memory."""
+    p, size, stride = row[0], row[0].size(), row[0].stride()
+    tensors = [t for t in row if t is not None]
+    return (
+        p.numel() > 1  # a compiler takes sizes 0 and 1 for constants, and would start anew
+        and all(
+            type(t) in (Tensor, torch.nn.Parameter)
+            and t.layout == torch.strided
+            and t.is_floating_point()
+            and t.size() == size
+            and t.stride() == stride
+            for t in tensors
+        )
+        and (p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p))
+        and len({t.untyped_storage()._cdata for t in tensors}) == len(tensors)
+    )
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+
+def check(group: dict[str, Any], params: list[Tensor]) -> None:
+    """Raise an error if a group with ``fused=True`` asks for what cannot be; change nothing.
+
+    Raises:
+        RuntimeError: ``foreach`` or ``differentiable`` as well; no compiler; and for parameters
+            that have a gradient: a complex parameter, a sparse gradient, another device than
+            CPU and CUDA. PyTorch raises the same.
+    """
+    for other in ("foreach", "differentiable"):
+        if group.get(other):
+            raise RuntimeError(f"fused=True and {other}=True exclude each other: leave one unset")
+    for p in params:
+        if p.grad is not None:
+            if not p.is_floating_point() or p.device.type not in DEVICES:
+                raise RuntimeError(
+                    f"fused=True needs floating-point parameters on {' or '.join(DEVICES)}, and "
+                    f"one is {p.dtype} on {p.device.type}"
+                )
+            if p.grad.layout != torch.strided:
+                raise RuntimeError("fused=True needs dense gradients: leave it unset for these")
+    for device in {p.device.type for p in params if p.device.type in DEVICES}:
+        require_compiler(device)
+
+
+@functools.cache
+def require_compiler(device: str) -> None:
+    """Raise a RuntimeError that names what to install if nothing can be compiled for a device.
+
+    The CPU needs a C++ compiler (``$CXX``, else g++, on macOS clang++) and the headers of Python;
+    CUDA needs Triton, which comes with PyTorch's CUDA builds for Linux, and a C compiler.
+    """
+    if device == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise RuntimeError(_advice("Triton", "pip install triton"))
+        if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang"))):
+            raise RuntimeError(_advice("a C compiler", "gcc, or set CC"))
+        return
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise RuntimeError(_advice(f"a C++ compiler ({compiler})", "g++, or set CXX"))
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        raise RuntimeError(_advice("Python.h", "the package python3-dev"))
+
+
+def _advice(what: str, how: str) -> str:
+    return (
+        f"fused=True compiles the rule, and {what} was not found. Install {how}; or leave fused "
+        "unset, and use foreach=True where speed matters"
+    )
