@@ -159,6 +159,19 @@ def test_a_gradient_given_by_hand_is_used():
     assert torch.equal(module[0].bias, before - 3)
 
 
+def test_a_fused_kernel_of_pytorch_needs_to_be_told_of_a_gradient_given_by_hand():
+    module = small()
+    flats = flatten(module)
+    optimizer = torch.optim.SGD(flats, lr=1.0, fused=True)
+    version, start = flats[0]._version, module[0].bias.detach().clone()
+    for tell, moved in ((lambda: None, 1), (lambda: None, 2), (flats[0].touched, 12)):
+        module[0].bias.grad = torch.full((5,), 1.0 if moved == 1 else 10.0)
+        tell()
+        optimizer.step()
+        torch.testing.assert_close(module[0].bias, start - moved)
+    assert flats[0]._version == version  # this is why
+
+
 def test_a_piece_of_a_larger_gradient_is_no_reason_to_refuse():
     module = small()
     optimizer = minioptim.SGD(flatten(module), lr=1.0)

@@ -35,7 +35,7 @@ import torch
 from torch import nn
 
 import minioptim
-from minioptim.flat import flatten
+from minioptim.flat import FlatParameter, flatten
 from walkthrough.speed import RECORD, count, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +93,8 @@ class Bench:
         make = getattr(LIBRARIES[who], optimizer)
         try:
             step = make(given, **OPTIMIZERS[optimizer], **ENGINES[mode]).step
+            if flat:
+                step = after_backward(given, step)
             step()  # state is made, what is to be compiled is compiled
         except (NotImplementedError, RuntimeError) as error:
             self.missing.add(f"{who} {engine}: {error}")
@@ -271,6 +273,17 @@ class Bench:
                     row["counted"] = count(step).most_alive / (8 * n)
                 rows.append(row | {"allocated": allocated(step) / (8 * n)})
         return rows
+
+
+def after_backward(flats: list[FlatParameter], step: Callable[[], Any]) -> Callable[[], Any]:
+    """A step that finds flat parameters as ``backward`` leaves them: to be looked through first."""
+
+    def looked_through() -> None:
+        for flat in flats:
+            flat.touched()
+        step()
+
+    return looked_through
 
 
 def allocated(step: Callable[[], Any]) -> int:

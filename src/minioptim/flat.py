@@ -17,16 +17,24 @@ Three things differ from ordinary parameters. A missing gradient counts as zero:
 momentum still move the parameter. ``zero_grad`` has to write zeros, and ``backward`` adds to them.
 And the parameters must stay where they are: what moves them (``.to``, ``.double``,
 ``load_state_dict(assign=True)``) is refused, at once or at the next step.
+
+Whether all are in place is looked up once a step, after ``backward``, ``zero_grad`` or an update.
+PyTorch's own fused kernels do not tell that they have updated a tensor (its version stays). With
+them a gradient that is assigned by hand, ``p.grad = g``, is seen only after ``zero_grad`` of the
+optimizer or ``backward``; written into, ``p.grad.copy_(g)``, it always is.
 """
 
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain, pairwise
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
+
+from .fused import PLAIN
 
 ALIGNMENT = (
     64  # bytes: where PyTorch lets a tensor of its own begin, and vector instructions like it
@@ -88,50 +96,67 @@ class FlatParameter(nn.Parameter):
             start += -(-p.numel() // unit) * unit
         return pieces
 
+    def touched(self) -> None:
+        """Look through the parts again when the gradient is next read."""
+        self._checked = -1
+
     @property
     def grad(self) -> Tensor:
         """The gradients of all parts, shape ``(n,)``. Never absent: None makes them zero."""
-        if self._checked != self._version:  # once a step: a step writes, and the version changes
+        if self._checked != self._version:  # once a step: backward or the last update changed it
             self._check()
             self._checked = self._version
         return self._row
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        self._checked = -1
+        self.touched()
         self._row.zero_() if value is None else self._row.copy_(value)
 
     def _bring_home(self, i: int, p: nn.Parameter) -> None:
         """After ``backward``: where it made a new gradient, copy it to where it belongs."""
-        self._checked = -1
+        self.touched()
         if p.grad is not self._grads[i]:
             with torch.no_grad():
                 p.grad = self._grads[i].copy_(p.grad)
 
-    @torch.no_grad()
     def _check(self) -> None:
         """See that all parts and gradients are at home; bring home the gradients that are not."""
-        guests = []
-        for p, name, home, g in zip(self.parts, self.names, self._homes, self._grads, strict=True):
-            if p.data_ptr() != home or not p.requires_grad:
+        if list(map(Tensor.data_ptr, self.parts)) != self._homes or not all(
+            map(attrgetter("requires_grad"), self.parts)
+        ):
+            gone = [
+                name
+                for name, p, home in zip(self.names, self.parts, self._homes, strict=True)
+                if p.data_ptr() != home or not p.requires_grad
+            ]
+            raise RuntimeError(
+                f"{gone[0]} was moved, cast, frozen or unflattened, and this optimizer would not "
+                "train it: unflatten first, and flatten when the module is as it should be"
+            )
+        grads = [p.grad for p in self.parts]
+        if all(map(is_, grads, self._grads)):
+            return
+        for name, grad, home in zip(self.names, grads, self._grads, strict=True):
+            if grad is home or grad is None:
+                continue
+            if grad.untyped_storage().nbytes() > grad.nbytes:
                 raise RuntimeError(
-                    f"{name} was moved, cast, frozen or unflattened, and this optimizer would not "
-                    "train it: unflatten first, and flatten when the module is as it should be"
+                    f"the gradient of {name} is a view of another buffer: with "
+                    "DistributedDataParallel use gradient_as_bucket_view=False"
                 )
-            if p.grad is not g:
-                if p.grad is not None and p.grad.untyped_storage().nbytes() > p.grad.nbytes:
-                    raise RuntimeError(
-                        f"the gradient of {name} is a view of another buffer: with "
-                        "DistributedDataParallel use gradient_as_bucket_view=False"
-                    )
-                guests.append((p, g))
-        for p, g in guests:
-            p.grad = g.zero_() if p.grad is None else g.copy_(p.grad)
+        with torch.no_grad():
+            for p, grad, home in zip(self.parts, grads, self._grads, strict=True):
+                if grad is not home:
+                    p.grad = home.zero_() if grad is None else home.copy_(grad)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise RuntimeError("a flat parameter is part of its module: copy or save the module")
 
     __deepcopy__ = __reduce_ex__
+
+
+PLAIN.add(FlatParameter)
 
 
 @torch.no_grad()
