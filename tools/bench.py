@@ -72,8 +72,9 @@ class Bench:
 
     def __init__(self, device: str, quick: bool) -> None:
         self.device, self.quick = torch.device(device), quick
-        self.sample_s, self.budget_s = (0.0, 0.0) if quick else (0.006, 3.0)
+        self.sample_s, self.budget_s = (0.0, 0.0) if quick else (0.005, 2.0)
         self.missing: set[str] = set()
+        self.first_s = 0.0  # the longest first step of our fused engine: it compiles
 
     def wait(self) -> None:
         """Until the device has finished what it was given."""
@@ -84,10 +85,9 @@ class Bench:
         self, shapes: list[tuple[int, ...]], who: str, optimizer: str, engine: str
     ) -> Callable[[], Any] | None:
         """A step of one optimizer over tensors of its own; None where there is no such engine."""
-        torch.manual_seed(0)
-        params = [nn.Parameter(torch.randn(shape, device=self.device)) for shape in shapes]
+        params = [nn.Parameter(torch.full(shape, 0.5, device=self.device)) for shape in shapes]
         for p in params:
-            p.grad = torch.randn_like(p)
+            p.grad = torch.full_like(p, 0.01)
         flat, _, mode = engine.rpartition(" ")
         given = flatten(nn.ParameterList(params)) if flat else params
         make = getattr(LIBRARIES[who], optimizer)
@@ -95,7 +95,10 @@ class Bench:
             step = make(given, **OPTIMIZERS[optimizer], **ENGINES[mode]).step
             if flat:
                 step = after_backward(given, step)
+            start = time.perf_counter()
             step()  # state is made, what is to be compiled is compiled
+            if (who, mode) == ("ours", "fused"):
+                self.first_s = max(self.first_s, time.perf_counter() - start)
         except (NotImplementedError, RuntimeError) as error:
             self.missing.add(f"{who} {engine}: {error}")
             return None
@@ -104,8 +107,10 @@ class Bench:
     def race(self, steps: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
         """Seconds per step of each contender, a list over rounds."""
         repeat = {name: self.repeats(step) for name, step in steps.items()}
-        once = sum(repeat[name] * self.time(step, 1) for name, step in steps.items())
-        rounds = 3 if self.quick else min(31, max(9, round(self.budget_s / once)))
+        once = sum(
+            self.time(step, repeat[name]) * (repeat[name] + 1) for name, step in steps.items()
+        )
+        rounds = 3 if self.quick else min(31, max(7, round(self.budget_s / once)))
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         order = list(steps)
         gc.collect()
@@ -187,6 +192,30 @@ class Bench:
                 }
             )
         return points
+
+    def agreement(self, steps: int = 10, n: int = 100_000) -> list[dict[str, Any]]:
+        """How far parameters are from those of PyTorch's loop after some steps, by engine."""
+        generator = torch.Generator().manual_seed(0)
+        draws = [torch.randn(n, generator=generator) for _ in range(steps + 1)]
+        rows = []
+        for optimizer in OPTIMIZERS:
+            base = None
+            for engine, who in product(ENGINES, LIBRARIES):
+                p = nn.Parameter(draws[0].clone().to(self.device))
+                make = getattr(LIBRARIES[who], optimizer)
+                try:
+                    made = make([p], **{**OPTIMIZERS[optimizer], "lr": 0.01}, **ENGINES[engine])
+                    for g in draws[1:]:
+                        p.grad = g.clone().to(self.device)
+                        made.step()
+                except (NotImplementedError, RuntimeError):
+                    continue
+                base = p.detach() if base is None else base
+                gap = (p.detach() - base).abs()
+                row = {"optimizer": optimizer, "what": f"{who} {engine}"}
+                row |= {"unequal": (gap > 0).float().mean().item(), "largest": gap.max().item()}
+                rows.append(row)
+        return rows
 
     def bandwidth(self, n: int) -> dict[str, Any]:
         """Adam over one large tensor, beside ``p.add_(g)`` there: milliseconds, bytes a second."""
@@ -366,13 +395,15 @@ def measure(device: str, quick: bool, say: Callable[[str], None]) -> dict[str, A
         "overhead": bench.overhead,
         "schedulers": bench.schedulers,
         "temporaries": bench.temporaries,
+        "agreement": bench.agreement,
         "import_ms": lambda: imports(2 if quick else 7),
     }
     for name, part in parts.items():
-        start = time.perf_counter()
-        bench.budget_s = 1.0 if name.startswith("by_") else 3.0
+        start, cpu = time.perf_counter(), time.process_time()
+        bench.budget_s = 2.0 if name in ("steps", "bandwidth") else 0.5
         found[name] = part()
-        say(f"{name}: {time.perf_counter() - start:.0f} s")
+        say(f"{name}: {time.perf_counter() - start:.0f} s, CPU {time.process_time() - cpu:.0f} s")
+    found["compile_s"] = float(f"{bench.first_s:.3g}")
     found["missing"] = sorted(bench.missing)
     return found
 

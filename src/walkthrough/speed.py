@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from minioptim.flat import FlatParameter
+
+from .plots import COLOURS, DASHES, INK, finish, reference_lines
 
 RECORD = Path(__file__).resolve().parents[2] / "book" / "bench.json"
 WRITE_ONLY = ("copy_", "zero_", "fill_")  # they write a tensor without reading it
@@ -173,6 +179,230 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(
             f"  {row['optimizer']:6} {row['what']:26} {counted:>5} {row['allocated']:6.1f}"
         )
-    lines += ["", f"import minioptim after import torch: {spread(found['import_ms'], 1)} ms"]
+    lines += ["", "parameters after ten steps, against PyTorch's loop: unequal, largest difference"]
+    for row in found["agreement"]:
+        lines.append(f"  {row['optimizer']:6} {row['what']:26} {row['unequal']:8.2%} "
+                     f"{row['largest']:.1e}")  # fmt: skip
+    lines += ["", f"a first step that compiles: at most {found['compile_s']:.1f} s"]
+    lines += [f"import minioptim after import torch: {spread(found['import_ms'], 1)} ms"]
     lines += [f"not measured: {text}" for text in found["missing"]]
     return "\n".join(lines)
+
+
+def where(found: Mapping[str, Any]) -> None:
+    """Print on what machine and when something was measured."""
+    machine = dict(found["machine"])
+    print(f"{machine.pop('date')}, PyTorch {machine['torch']}, {machine['cpu']}")
+    print(f"{machine['threads']} threads on {machine['cores']} cores, "
+          f"{machine['vector instructions']}, {machine.get('gpu', 'no GPU')}")  # fmt: skip
+
+
+def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Only the medians of quartiles."""
+    return {name: quartiles[1] for name, quartiles in times.items()}
+
+
+def curve(
+    points: Sequence[Mapping[str, Any]], name: str, x: str, per: str | None = None
+) -> tuple[list[float], list[float]]:
+    """What one contender needed over a sweep, against ``elements`` or ``tensors``.
+
+    Returns:
+        ``(x, y)`` for `plots.lines`: microseconds of a step, or with ``per`` microseconds for each
+        element or tensor.
+    """
+    inside = [point for point in points if name in point["ms"]]
+    y = [1e3 * p["ms"][name][1] / (p[per] if per else 1) for p in inside]
+    return [p[x] for p in inside], y
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def bars(
+    values: Mapping[str, Sequence[float]],
+    xlabel: str,
+    level: Mapping[str, float] | None = None,
+    digits: int = 1,
+) -> None:
+    """A bar for each median, with a whisker between its quartiles. Prints the medians.
+
+    Args:
+        level: vertical lines to compare with, by name; prints multiples of the first.
+    """
+    fig, ax = plt.subplots(figsize=(7.2, 0.8 + 0.36 * len(values)))
+    rows = range(len(values))
+    low, middle, high = (np.array([q[i] for q in values.values()]) for i in range(3))
+    colours = [_colour(name) for name in values]
+    ax.barh(rows, middle, color=colours, height=0.68, alpha=0.85)
+    ax.hlines(rows, low, high, color=INK, linewidth=2)
+    ax.set_yticks(rows, list(values))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    reference_lines(ax, level, None)
+    ax.set(xlabel=xlabel, xlim=(0, None))
+    says = {name: f"{x:.{digits}f}" for name, x in zip(values, middle, strict=True)}
+    for name, x in list((level or {}).items())[:1]:
+        says = {key: f"{text}, {middle[i] / x:.2f} times {name}"
+                for i, (key, text) in enumerate(says.items())}  # fmt: skip
+    finish(fig, [low, middle, high, *(level or {}).values()], says)
+
+
+def _colour(name: str) -> str:
+    """Ours, PyTorch's, and what is neither."""
+    return COLOURS[1] if name.startswith("ours") else COLOURS[0] if "torch" in name else "#777777"
+
+
+def passes(counted: Mapping[str, Traffic], names: Mapping[int, str], elements: int) -> None:
+    """Draw which tensors each operation of a step reads and writes, one picture for each step.
+
+    Prints bytes per element.
+
+    Args:
+        names: by address, what to call a tensor; what is not named is a temporary, ``t``.
+    """
+    columns = [*dict.fromkeys(names.values()), "t"]
+    tall = max(len(traffic.calls) for traffic in counted.values())
+    fig, axes = plt.subplots(1, len(counted), figsize=(7.6, 1.2 + 0.36 * tall), sharey=True)
+    drawn, says = [], {}
+    for ax, (title, traffic) in zip(axes, counted.items(), strict=True):
+        marks = []
+        for row, call in enumerate(traffic.calls):
+            for kind, places, shift in (("r", call.read, -0.2), ("w", call.written, 0.2)):
+                for place in {names.get(address, "t") for address in places}:
+                    look = {"marker": "o", "markerfacecolor": "white"} if kind == "r" else \
+                        {"marker": "s"}  # fmt: skip
+                    colour = COLOURS[0] if kind == "r" else COLOURS[1]
+                    x = columns.index(place)
+                    ax.plot(x + shift, row, color=colour, markersize=7, linestyle="", **look)
+                    marks.append((x, row, kind == "w"))
+            ax.annotate(call.name, (len(columns) - 0.35, row), va="center", fontsize=9,
+                        family="monospace", annotation_clip=False)  # fmt: skip
+        ax.set_xticks(range(len(columns)), columns)
+        ax.set(xlim=(-0.6, len(columns) + 2.4), ylim=(tall - 0.5, -0.6), title=title, yticks=[])
+        ax.grid(axis="x")
+        read, written = traffic.read / elements, traffic.written / elements
+        says[title] = f"{read:.0f} bytes read, {written:.0f} written, {read + written:.0f} in all"
+        drawn.append(marks)
+    handles = [
+        plt.Line2D([], [], color=COLOURS[0], marker="o", markerfacecolor="white", linestyle=""),
+        plt.Line2D([], [], color=COLOURS[1], marker="s", linestyle=""),
+    ]
+    fig.legend(handles, ["read", "written"], loc="outside upper right", ncols=2)
+    finish(fig, drawn, says)
+
+
+def alive(counted: Mapping[str, Traffic], unit: int) -> None:
+    """Draw the temporaries that are alive after each operation of a step, in units of bytes."""
+    fig, ax = plt.subplots()
+    drawn, says = [], {}
+    looks = zip(COLOURS, DASHES, strict=True)
+    for (name, traffic), (colour, dashes) in zip(counted.items(), looks, strict=False):
+        y = np.array([0.0] + [call.alive / unit for call in traffic.calls])
+        x = np.linspace(0, 1, len(y))
+        ax.step(x, y, where="post", color=colour, linestyle=dashes, label=name)
+        says[name] = f"{len(y) - 1} operations, at most {traffic.most_alive / unit:.1f} alive"
+        drawn += [x, y]
+    ax.set(xlabel="part of the operations done", ylabel="temporaries / all parameters")
+    fig.legend(loc="outside upper left", ncols=len(counted))
+    finish(fig, drawn, says)
+
+
+def roofline(found: Mapping[str, Any], per_element: Mapping[str, float], flops: float) -> None:
+    """Draw every engine under the two roofs of the machine: its memory and its arithmetic.
+
+    Across: arithmetic operations for each byte moved. Up: operations a second. The slope is what
+    ``p.add_(g)`` moves, the ceiling what a matrix product computes.
+
+    Args:
+        found: what was measured.
+        per_element: bytes that a step moves for each element, by engine.
+        flops: arithmetic operations of a step for each element.
+    """
+    bandwidth, ceiling = (
+        found["bandwidth"]["gigabytes_per_second"][1],
+        found["bandwidth"]["gigaflops"][1],
+    )
+    n = found["bandwidth"]["elements"]
+    many = next(g for g in found["steps"] if g["optimizer"] == "Adam" and g["tensors"] == 400)
+    fig, ax = plt.subplots(figsize=(7.2, 4.6))
+    x = np.geomspace(0.05, 100, 200)
+    roof = np.minimum(bandwidth * x, ceiling)
+    ax.loglog(x, roof, color=INK, linewidth=2)
+    drawn: list[Any] = [x, roof]
+    says = {"roof": f"{bandwidth:.1f} GB/s, {ceiling:.0f} Gflop/s"}
+    for large, times, size in ((True, found["bandwidth"]["ms"], n),
+                               (False, many["ms"], many["elements"])):  # fmt: skip
+        for name, quartiles in times.items():
+            who, _, engine = name.partition(" ")
+            mode = engine.removeprefix("flat ")
+            if who not in ("ours", "torch") or mode not in per_element:
+                continue
+            at, speed = flops / per_element[mode], flops * size / quartiles[1] / 1e6
+            marker = "os^"[list(per_element).index(mode)]
+            if engine.startswith("flat"):
+                marker = "D"
+            ax.plot(at * (0.97 if who == "torch" else 1.03), speed, marker, color=_colour(name),
+                    markersize=8, markerfacecolor=_colour(name) if large else "white")  # fmt: skip
+            drawn.append([at, speed])
+            label = f"{name}, {'one tensor' if large else '400 tensors'}"
+            says[label] = f"{speed:.2f} Gflop/s, {speed / (bandwidth * at):.2f} of the roof"
+    ax.axvline(flops / 28, color="#555555", linewidth=1, linestyle=":")
+    ax.set(xlabel="arithmetic operations per byte", ylabel="Gflop/s", xlim=(0.05, 100))
+    shapes = [("o", "loop"), ("s", "foreach"), ("^", "fused"), ("D", "over a flat buffer")]
+    handles = [plt.Line2D([], [], color=INK, marker=m, linestyle="") for m, _ in shapes]
+    handles += [plt.Line2D([], [], color=COLOURS[i], marker="o", linestyle="") for i in (0, 1)]
+    handles += [plt.Line2D([], [], color=INK, marker="o", markerfacecolor="white", linestyle="")]
+    words = [word for _, word in shapes] + ["torch.optim", "minioptim", "hollow: 400 tensors"]
+    ax.legend(handles, words, loc="lower right", fontsize=9.5)
+    finish(fig, drawn, says)
+
+
+def ratios(found: Mapping[str, Any]) -> None:
+    """Draw every ratio of ours to PyTorch's, with the ratio of PyTorch to itself behind it.
+
+    A mark is a median, its line goes from quartile to quartile, a tick is what was aimed at. Prints
+    the ratios.
+    """
+    rows = []
+    for group in found["steps"]:
+        for row in group["ratios"]:
+            who, _, engine = row["what"].partition(" ")
+            if who == "ours" and row["to"] == f"torch {engine}":
+                twin = next(r for r in group["ratios"] if r["what"] == f"again {engine}")
+                label = f"{group['optimizer']}, {group['work']}, {engine}"
+                rows.append((label, row["ratio"], twin["ratio"], row["target"]))
+    fig, ax = plt.subplots(figsize=(7.2, 0.9 + 0.235 * len(rows)))
+    for i, (_, ours, itself, target) in enumerate(rows):
+        ax.plot([itself[0], itself[2]], [i, i], color="#bbbbbb", linewidth=7, solid_capstyle="butt")
+        ax.plot([ours[0], ours[2]], [i, i], color=COLOURS[1], linewidth=2)
+        ax.plot(ours[1], i, "o", color=COLOURS[1])
+        if target:
+            ax.plot(target, i, "|", color=INK, markersize=11, markeredgewidth=2)
+    ax.axvline(1, color=INK, linewidth=1)
+    ax.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=9)
+    ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel="time of ours / time of torch.optim")
+    ax.grid(axis="y", visible=False)
+    drawn = [[*ours, *itself] for _, ours, itself, _ in rows]
+    met = sum(target is not None and ours[1] <= target for _, ours, _, target in rows)
+    aimed = sum(target is not None for *_, target in rows)
+    says = {label: f"{spread(ours)}, PyTorch with itself {spread(itself)}"
+            for label, ours, itself, _ in rows}  # fmt: skip
+    finish(fig, drawn, says | {"aims met": f"{met} of {aimed}"})
+
+
+def buffer(flat: FlatParameter) -> None:
+    """Draw where the parameters lie in a flat buffer. Prints first element and size of each."""
+    fig, ax = plt.subplots(figsize=(7.6, 1.5))
+    unit, says, drawn = flat.element_size(), {}, []
+    for i, (name, p) in enumerate(zip(flat.names, flat.parts, strict=True)):
+        start = (p.data_ptr() - flat.data_ptr()) // unit
+        colour = COLOURS[i % len(COLOURS)]
+        ax.broken_barh([(start, p.numel())], (0, 1), color=colour, alpha=0.8)
+        ax.text(start + p.numel() / 2, 1.15, name, ha="center", fontsize=9, color=colour)
+        says[name] = f"elements {start} to {start + p.numel() - 1}, shape {tuple(p.shape)}"
+        drawn.append([start, p.numel()])
+    ax.set(xlim=(-1, flat.numel() + 1), ylim=(0, 1.8), yticks=[], xlabel="element of the buffer")
+    ax.grid(False)
+    ax.spines["left"].set_visible(False)
+    finish(fig, drawn, says | {"the buffer": f"{flat.numel()} elements"})
