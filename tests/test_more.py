@@ -197,7 +197,6 @@ def test_what_is_not_supported_is_refused():
         "NAdam(p, differentiable=True)",
         "RAdam(p, capturable=True)",
         "RMSprop(p, capturable=True)",
-        "Adagrad(p, fused=True)",
     ):
         with pytest.raises(NotImplementedError):
             build(minioptim, case, p)

@@ -122,7 +122,7 @@ p = [torch.nn.Parameter(torch.ones(4, 2))]
 p[0].grad = torch.ones(4, 2).to_sparse()
 minioptim.SGD(p, momentum=0.9).step()
 try:
-    minioptim.Adam(p, fused=True)
+    minioptim.Adam(p, capturable=True)
 except NotImplementedError:
     print("done")
 """
@@ -273,6 +273,7 @@ def test_the_page_of_the_api_has_every_public_name():
     wanted |= {f"minioptim.lr_scheduler.{name}" for name in torch.optim.lr_scheduler.__all__}
     wanted |= {f"minioptim.lr_scheduler.{f.__name__}" for f in FUNCTIONS}
     wanted |= {f"minioptim.engines.{name}" for name in ("loop", "foreach", "differentiable")}
+    wanted |= {"minioptim.fused.fused", "minioptim.fused.require_compiler"}
     assert wanted <= shown
     for name in shown:  # and nothing that does not exist
         parts = name.split(".")
@@ -280,7 +281,8 @@ def test_the_page_of_the_api_has_every_public_name():
 
 
 def test_the_page_names_what_differs():
-    for words in ("fused=True", "differentiable=True", "shape `()` with tensor `betas`",
+    for words in ("capturable=True", "fused=True", "tests/test_fused.py",
+                  "differentiable=True", "shape `()` with tensor `betas`",
                   "torch.distributed.checkpoint", "TypeError", "twice in one group",
                   "tests/test_exchange.py", "tests/test_findings_optimizers.py"):  # fmt: skip
         assert words in api_page(), words

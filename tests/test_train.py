@@ -282,7 +282,7 @@ BAD_COMMANDS = [
     ("--optimizer SGD speed=1", "speed"),
     ("--optimizer SGD momentum=[0.9]", "SGD:"),
     ("--optimizer RAdam --library minioptim", "minioptim has no RAdam"),
-    ("--optimizer SGD fused=True --library minioptim", "not supported"),
+    ("--optimizer Adam capturable=True --library minioptim", "not supported"),
     ("--scheduler StepLR", "step_size"),
     ("--scheduler StepLR step_size=0", "in epoch 1"),
     ("--scheduler Steps step_size=1", "has no Steps"),

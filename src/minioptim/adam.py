@@ -27,7 +27,8 @@ class Adam(Optimizer):
         maximize: climb instead of descend.
         foreach: run the rule on lists of tensors. None: on CUDA yes, on CPU no.
         differentiable: let autograd follow the step.
-        capturable, fused: not supported here.
+        fused: compile the rule; see `minioptim.fused`. Equal to the loop up to rounding.
+        capturable: not supported here.
 
     The state of a parameter is ``step`` (a 0-dim CPU tensor), ``exp_avg``, ``exp_avg_sq``, and with
     amsgrad ``max_exp_avg_sq``, each of the shape, dtype and device of the parameter.

@@ -1,4 +1,4 @@
-"""Engines: three ways to run one update rule.
+"""Engines: ways to run one update rule.
 
 An update rule such as :meth:`minioptim.SGD.rule` is written once, for *a* parameter ``p``, *a*
 gradient ``g`` and their state. Nothing in it says what kind of object ``p`` is, only which methods
@@ -11,6 +11,8 @@ engine             the rule sees                               PyTorch's counter
 `foreach`          a list of tensors that acts as one          ``_multi_tensor_sgd``, ``..._adam``
 `differentiable`   a tensor whose in-place methods make a      ``_single_tensor_*`` with
                    new tensor, so that autograd can follow     ``differentiable=True``
+`fused.fused`      such a tensor too, but only once, while     ``_fused_sgd``, ``_fused_adam``
+                   ``torch.compile`` writes one pass from it
 =================  ==========================================  ==================================
 
 No engine knows the formula of an optimizer, and no optimizer knows how an engine works.

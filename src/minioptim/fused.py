@@ -1,10 +1,10 @@
 """The fourth engine: the same update rule, compiled into one pass over memory.
 
-The loop reads and writes a parameter once for each operation of its rule: Adam's seven operations
-move 88 bytes for each element of a float32 parameter. One compiled pass reads ``p, g, m, v``, computes, and
-writes ``p, m, v``: 28 bytes. PyTorch wrote that pass by hand for four optimizers
-(``torch._fused_adam_`` and its kin); here ``torch.compile`` writes it from the rule that the other
-engines run, in C++ for the CPU and in Triton for CUDA.
+The loop goes through memory once for each operation of its rule, seven times for Adam. One compiled
+pass reads ``p, g, m, v``, computes, and writes ``p, m, v``: 28 bytes for each element of a float32
+parameter. PyTorch wrote that pass by hand for four optimizers (``torch._fused_adam_`` and its kin);
+here ``torch.compile`` writes it from the rule that the other engines run, in C++ for the CPU and in
+Triton for CUDA.
 
 What could change from one step to the next must not be built into the machine code, or it would be
 compiled again at every step:
@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .engines import Penalty, Pure, Row, Rule, loop
+from .engines import Penalty, Pure, Row, Rule, _unwrap, loop
 
 DEVICES = ("cpu", "cuda")
 HALF = (torch.float16, torch.bfloat16)
@@ -55,19 +55,20 @@ def fused(
     """
     numbers: list[Any] = []
     constants = _without_numbers((penalty, tuple(options.items())), numbers)
-    numbers_on: dict[torch.device, Tensor] = {}
+    ready: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     results: list[Any] = []
     for row in rows:
         if not _is_one_block(row):
             results += loop(rule, [row], penalty, options, pairs)
             continue
         p = row[0]
-        if p.device not in numbers_on:
-            numbers_on[p.device] = _as_tensor(numbers, p.device)
+        if (p.device, p.dtype) not in ready:
+            ready[p.device, p.dtype] = _as_tensor(numbers, p.device, p.dtype)
         dtypes = tuple(None if t is None else t.dtype for t in row)
         kernel = _kernel(rule, constants, dtypes, p.device, torch.get_num_threads())
         with torch.no_grad():
-            result = kernel(numbers_on[p.device], *(_flat(t) for t in row if t is not None))
+            tensors = [_flat(t) for t in row if t is not None]
+            result = kernel(ready[p.device, p.dtype], *tensors)
         results.append(None if result is None else result.as_strided(p.size(), p.stride()))
     return results
 
@@ -84,7 +85,8 @@ def _kernel(
     require_compiler(device.type)
 
     def step(numbers: Tensor, *tensors: Tensor) -> Any:
-        penalty, options = _with_numbers(constants, numbers.unbind())
+        values = [Number(x, rest) for x, rest in zip(*map(Tensor.unbind, numbers), strict=True)]
+        penalty, options = _with_numbers(constants, values)
         given = iter(tensors)
         row = [None if dtype is None else next(given) for dtype in dtypes]
         p, g, *state = operands = [
@@ -118,21 +120,43 @@ def _without_numbers(x: Any, numbers: list[Any]) -> Any:
     return len(numbers) - 1
 
 
-def _with_numbers(x: Any, numbers: tuple[Tensor, ...]) -> Any:
-    """The reverse: every place becomes the 0-dim tensor that stands there."""
+def _with_numbers(x: Any, numbers: list["Number"]) -> Any:
+    """The reverse: every place becomes the number that stands there."""
     if isinstance(x, tuple):
         return tuple(_with_numbers(item, numbers) for item in x)
     return x if x is None or isinstance(x, (bool, str)) else numbers[x]
 
 
-def _as_tensor(numbers: list[Any], device: torch.device) -> Tensor:
-    """In float64: of ``1 - beta`` few digits would be right if beta were rounded before."""
+class Number(Pure):
+    """A number of the rule, as a 0-dim tensor, that knows what it lacks to 1.
+
+    In float32 few digits of ``1 - 0.9999`` would be right, so the host subtracts, in float64.
+    """
+
+    def __init__(self, tensor: Tensor, rest: Tensor) -> None:
+        super().__init__(tensor)
+        self.rest = rest
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return self.rest if isinstance(other, int) and other == 1 else other - self.tensor
+
+
+def _arithmetic(name: str) -> Callable[..., Tensor]:
+    return lambda self, other: getattr(self.tensor, name)(_unwrap(other))
+
+
+for _name in ("add", "radd", "sub", "mul", "rmul", "truediv", "rtruediv", "pow"):
+    setattr(Number, f"__{_name}__", _arithmetic(f"__{_name}__"))
+
+
+def _as_tensor(numbers: list[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Two rows: the numbers, and what each lacks to 1. Half precision is computed in float32."""
     plain = [0.0 if isinstance(x, Tensor) else float(x) for x in numbers]
-    tensor = torch.tensor(plain, dtype=torch.float64).to(device, non_blocking=True)
+    values = torch.tensor(plain, dtype=torch.float64).to(device, non_blocking=True)
     for i, x in enumerate(numbers):
         if isinstance(x, Tensor):  # a tensor stays where it is: reading it would wait for the GPU
-            tensor[i].copy_(x.detach())
-    return tensor
+            values[i].copy_(x.detach())
+    return torch.stack([values, 1 - values]).to(torch.promote_types(dtype, torch.float32))
 
 
 def _flat(t: Tensor) -> Tensor:
@@ -162,31 +186,34 @@ def _is_one_block(row: Row) -> bool:
     )
 
 
-# --- what is refused -------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def check(group: dict[str, Any], params: list[Tensor]) -> None:
-    """Raise an error if a group with ``fused=True`` asks for what cannot be; change nothing.
+    """Raise a RuntimeError if a group with ``fused=True`` can never be stepped; change nothing.
 
-    Raises:
-        RuntimeError: ``foreach`` or ``differentiable`` as well; no compiler; and for parameters
-            that have a gradient: a complex parameter, a sparse gradient, another device than
-            CPU and CUDA. PyTorch raises the same.
+    Another mode is asked for as well, or there is no compiler for the devices of ``params``.
     """
     for other in ("foreach", "differentiable"):
         if group.get(other):
             raise RuntimeError(f"fused=True and {other}=True exclude each other: leave one unset")
-    for p in params:
-        if p.grad is not None:
-            if not p.is_floating_point() or p.device.type not in DEVICES:
-                raise RuntimeError(
-                    f"fused=True needs floating-point parameters on {' or '.join(DEVICES)}, and "
-                    f"one is {p.dtype} on {p.device.type}"
-                )
-            if p.grad.layout != torch.strided:
-                raise RuntimeError("fused=True needs dense gradients: leave it unset for these")
-    for device in {p.device.type for p in params if p.device.type in DEVICES}:
+    for device in {p.device.type for p in params}:
         require_compiler(device)
+
+
+def check_gradients(params: list[Tensor]) -> None:
+    """Raise a RuntimeError, as PyTorch does, if parameters, all with a gradient, are not for this.
+
+    They need floating-point numbers on the CPU or on CUDA, and dense gradients.
+    """
+    for p in params:
+        if not p.is_floating_point() or p.device.type not in DEVICES:
+            raise RuntimeError(
+                f"fused=True needs floating-point parameters on {' or '.join(DEVICES)}, and one "
+                f"is {p.dtype} on {p.device.type}"
+            )
+        if p.grad.layout != torch.strided:
+            raise RuntimeError("fused=True needs dense gradients: leave it unset for these")
 
 
 @functools.cache
@@ -201,6 +228,7 @@ def require_compiler(device: str) -> None:
             raise RuntimeError(_advice("Triton", "pip install triton"))
         if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang"))):
             raise RuntimeError(_advice("a C compiler", "gcc, or set CC"))
+    if device != "cpu":
         return
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:

@@ -86,7 +86,7 @@ class Adagrad(_More):
         weight_decay: ``weight_decay * p`` is added to the gradient.
         initial_accumulator_value: what the sum starts from.
         eps: added to the root.
-        foreach, maximize, differentiable: as for `SGD`. fused: not supported here.
+        foreach, maximize, differentiable, fused: as for `SGD`.
 
     The state of a parameter is ``step`` and ``sum``, made by the constructor, as in PyTorch.
 

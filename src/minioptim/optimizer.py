@@ -25,11 +25,9 @@ from typing import Any, SupportsFloat
 import torch
 from torch import Tensor
 
-from . import compat
+from . import compat, fused
 from .compat import register_optimizer_step_post_hook, register_optimizer_step_pre_hook  # noqa: F401
 from .engines import NO_PENALTY, Engine, Penalty, differentiable, foreach, loop
-from .fused import check as check_fused
-from .fused import fused
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
@@ -317,7 +315,8 @@ def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
     """
     use_foreach = group.get("foreach")
     if group.get("fused"):
-        return fused
+        fused.check_gradients(params)
+        return fused.fused
     if group.get("differentiable"):
         if use_foreach:
             raise AssertionError("foreach=True cannot be differentiable: leave foreach unset")
@@ -345,7 +344,7 @@ def _refuse_unsupported(group: dict[str, Any], params: list[Tensor]) -> None:
     if group.get("capturable"):
         raise NotImplementedError("capturable=True is not supported: leave it unset")
     if group.get("fused"):
-        check_fused(group, params)
+        fused.check(group, params)
 
 
 def _names_and_tensors(params: Any) -> tuple[list[str], list[Tensor]]:

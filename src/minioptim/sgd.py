@@ -21,7 +21,7 @@ class SGD(Optimizer):
         maximize: climb instead of descend.
         foreach: run the rule on lists of tensors. None: on CUDA yes, on CPU no.
         differentiable: let autograd follow the step.
-        fused: not supported here.
+        fused: compile the rule; see `minioptim.fused`. Equal to the loop up to rounding.
 
     The state of a parameter is ``{"momentum_buffer": tensor}``, of the shape, dtype and device of
     the parameter; without momentum it is empty.
