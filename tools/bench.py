@@ -280,8 +280,8 @@ class Bench:
             for who in ("torch", "again", "ours"):
                 library = LIBRARIES.get(who, torch.optim)
                 optimizer = library.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-                optimizer.step()
                 scheduler = getattr(library.lr_scheduler, name)(optimizer, **options)
+                optimizer.step()  # or both libraries warn
                 steps[who] = scheduler.step
             times = self.race(steps)
             rows.append({"scheduler": name, "target": 1.05})
