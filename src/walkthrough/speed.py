@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minioptim.flat import FlatParameter
 
-from .plots import COLOURS, DASHES, INK, finish, reference_lines
+from .plots import COLOURS, DASHES, INK, MARKERS, finish, reference_lines
 
 RECORD = Path(__file__).resolve().parents[2] / "book" / "bench.json"
 WRITE_ONLY = ("copy_", "zero_", "fill_")  # they write a tensor without reading it
@@ -364,31 +364,41 @@ def ratios(found: Mapping[str, Any]) -> None:
     A mark is a median, its line goes from quartile to quartile, a tick is what was aimed at. Prints
     the ratios.
     """
-    rows = []
+    rows: dict[str, dict[str, tuple[Any, ...]]] = {}
     for group in found["steps"]:
-        for row in group["ratios"]:
-            who, _, engine = row["what"].partition(" ")
-            if who == "ours" and row["to"] == f"torch {engine}":
-                twin = next(r for r in group["ratios"] if r["what"] == f"again {engine}")
-                label = f"{group['optimizer']}, {group['work']}, {engine}"
-                rows.append((label, row["ratio"], twin["ratio"], row["target"]))
-    fig, ax = plt.subplots(figsize=(7.2, 0.9 + 0.235 * len(rows)))
-    for i, (_, ours, itself, target) in enumerate(rows):
-        ax.plot([itself[0], itself[2]], [i, i], color="#bbbbbb", linewidth=7, solid_capstyle="butt")
-        ax.plot([ours[0], ours[2]], [i, i], color=COLOURS[1], linewidth=2)
-        ax.plot(ours[1], i, "o", color=COLOURS[1])
-        if target:
-            ax.plot(target, i, "|", color=INK, markersize=11, markeredgewidth=2)
+        by_name = {(row["what"], row["to"]): row for row in group["ratios"]}
+        for (what, to), row in by_name.items():
+            who, _, engine = what.partition(" ")
+            if who == "ours" and to == f"torch {engine}":
+                twin = by_name[f"again {engine}", to]["ratio"]
+                label = f"{group['work']}, {engine}"
+                entry = row["ratio"], twin, row["target"]
+                rows.setdefault(label, {})[group["optimizer"]] = entry
+    fig, ax = plt.subplots(figsize=(7.2, 1.2 + 0.42 * len(rows)))
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    says, drawn, met = {}, [], []
+    for i, (label, row) in enumerate(rows.items()):
+        for k, (name, (ours, itself, target)) in enumerate(row.items()):
+            y, colour = i + 0.26 * (k - 1), COLOURS[names.index(name)]
+            ax.hlines(y, itself[0], itself[2], color="#c8c8c8", linewidth=6)
+            ax.hlines(y, ours[0], ours[2], color=colour, linewidth=1.8)
+            ax.plot(ours[1], y, MARKERS[names.index(name)], color=colour)
+            if target is not None:
+                ax.plot(target, y, "|", color=INK, markersize=9, markeredgewidth=1.6)
+                met.append(ours[1] <= target)
+            says[f"{label}, {name}"] = f"{spread(ours)}, PyTorch with itself {spread(itself)}"
+            drawn.append([*ours, *itself])
     ax.axvline(1, color=INK, linewidth=1)
-    ax.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=9)
+    ax.set_xscale("log")
+    ticks = [0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 4, 8, 16]
+    ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    ax.minorticks_off()
+    ax.set_yticks(range(len(rows)), list(rows))
     ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel="time of ours / time of torch.optim")
     ax.grid(axis="y", visible=False)
-    drawn = [[*ours, *itself] for _, ours, itself, _ in rows]
-    met = sum(target is not None and ours[1] <= target for _, ours, _, target in rows)
-    aimed = sum(target is not None for *_, target in rows)
-    says = {label: f"{spread(ours)}, PyTorch with itself {spread(itself)}"
-            for label, ours, itself, _ in rows}  # fmt: skip
-    finish(fig, drawn, says | {"aims met": f"{met} of {aimed}"})
+    handles = [plt.Line2D([], [], color=COLOURS[i], marker=MARKERS[i]) for i in range(len(names))]
+    fig.legend(handles, names, loc="outside upper left", ncols=len(names))
+    finish(fig, drawn, says | {"aims met": f"{sum(met)} of {len(met)}"})
 
 
 def buffer(flat: FlatParameter) -> None:
