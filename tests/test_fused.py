@@ -1,0 +1,358 @@
+"""The compiled engine: equal up to rounding, compiled once for each kind, and clear about limits.
+
+Every kind of step costs seconds of compiling, so the tests of this module share a few: those of
+`CASES`. On a machine without a compiler they are skipped, and the rest is not.
+"""
+
+import contextlib
+import copy
+import importlib.util
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from pair import build, draw, unlike
+from torch._dynamo.utils import counters
+
+import minioptim
+from minioptim import fused, more
+
+# PyTorch's compiler, while it is loaded, uses something that PyTorch declares old
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+
+OURS = {**vars(minioptim), "Adagrad": more.Adagrad}
+
+
+def missing_compiler():
+    try:
+        fused.require_compiler("cpu")
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+needs_compiler = pytest.mark.skipif(bool(missing_compiler()), reason=missing_compiler())
+
+SHAPES = [(7,), (3, 5), (), (1,), (2, 3, 4, 5), (0, 3), (40, 50)]
+ADAM = "Adam(p, lr=0.01, fused=True)"
+CASES = [  # dtype, and the largest distance from the loop after five steps: some units of rounding
+    (ADAM, torch.float32, 5e-7),
+    ("AdamW(p, lr=0.01, amsgrad=True, maximize=True, fused=True)", torch.float32, 5e-7),
+    ("SGD(p, 0.1, momentum=0.9, weight_decay=0.1, nesterov=True, fused=True)", torch.float32, 2e-6),
+    ("Adagrad(p, lr=0.1, fused=True)", torch.float32, 1e-6),
+    ("Adam(p, 0.01, (0.9, 0.99999), weight_decay=0.1, fused=True)", torch.float64, 1e-15),
+    ("Adam(p, lr=0.1, fused=True)", torch.bfloat16, 2e-2),
+]
+
+
+class Library:
+    """What `build` asks for: classes by name."""
+
+    def __init__(self, names):
+        self.__dict__.update(names)
+
+
+def parameters(dtype=torch.float32, shapes=SHAPES):
+    """Of many shapes, and one whose memory is in another order."""
+    made = [torch.nn.Parameter(draw(shape, dtype, i)) for i, shape in enumerate(shapes)]
+    turned = draw((2, 3, 4, 5), dtype, 99).to(memory_format=torch.channels_last)
+    return [*made, torch.nn.Parameter(turned)]
+
+
+def give_gradients(params, t):
+    for i, p in enumerate(params):
+        p.grad = torch.empty_like(p).copy_(draw(p.shape, p.dtype, 1000 * t + i))
+
+
+def run(names, case, dtype, steps=5):
+    params = parameters(dtype)
+    optimizer = build(Library(names), case, params)
+    for t in range(steps):
+        give_gradients(params, t)
+        optimizer.param_groups[0]["lr"] *= 0.9
+        optimizer.step()
+    return params, optimizer
+
+
+def distance(a, b):
+    return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True) if x.numel())
+
+
+# --- what it computes -----------------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.parametrize(("case", "dtype", "bound"), CASES)
+def test_equal_to_the_loop_and_to_pytorchs_kernel_up_to_rounding(case, dtype, bound, monkeypatch):
+    theirs, _ = run(vars(torch.optim), case, dtype)
+    loop, looped = run(OURS, case.replace("fused=True", "fused=False"), dtype)
+    for name in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_"):
+        monkeypatch.setattr(torch, name, None)  # ours is not theirs
+    ours, optimizer = run(OURS, case, dtype)
+    assert distance(ours, loop) <= bound
+    assert distance(ours, theirs) <= 2 * bound
+    assert distance(ours, parameters(dtype)) > 5 * bound
+    for p, q in zip(ours, loop, strict=True):
+        state, other = optimizer.state[p], looped.state[q]
+        assert list(state) == list(other)
+        for key in state:
+            assert state[key].dtype == other[key].dtype, key
+            assert state[key].stride() == other[key].stride(), key
+            torch.testing.assert_close(state[key], other[key], rtol=bound, atol=bound)
+
+
+@needs_compiler
+def test_nothing_is_compiled_again():
+    """Neither for a new lr, a new step count or new betas, nor for other sizes and numbers."""
+    run(OURS, ADAM, torch.float32, steps=1)
+    before = copy.deepcopy(counters["stats"])
+    params = parameters(shapes=[(), (1,), (2,), (3, 3), (4, 4, 4), (9, 1), (1, 8), (65, 3)])
+    optimizer = minioptim.Adam(params, fused=True)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for t in range(12):
+            optimizer.param_groups[0].update(lr=0.1 / (1 + t), betas=(0.5 + t / 50, 0.99), eps=1e-6)
+            give_gradients(params, t)
+            if t % 3 == 0:
+                params[3].grad = None  # from here on two step counts
+            optimizer.step()
+    assert counters["stats"] == before
+    tensor = minioptim.Adam(params, lr=torch.tensor(0.1), fused=True)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        tensor.step()
+
+
+@needs_compiler
+def test_each_kind_is_compiled_once():
+    first = fused._kernel.cache_info().misses
+    graphs = counters["stats"]["unique_graphs"]
+    for case, dtype, _ in CASES[:3]:
+        run(OURS, case, dtype, steps=2)
+    assert counters["stats"]["unique_graphs"] - graphs == fused._kernel.cache_info().misses - first
+    assert counters["stats"]["unique_graphs"] <= 12
+
+
+@needs_compiler
+def test_autograd_learns_of_the_step():
+    """The version counters move: an old graph is not differentiated with new numbers in it."""
+    p = torch.nn.Parameter(torch.full((3,), 3.0))
+    p.grad = torch.ones(3)
+    optimizer = minioptim.Adam([p], lr=1.0, fused=True)
+    loss = (p**3).sum()
+    versions = p._version, p.grad._version
+    optimizer.step()
+    assert (p._version, p.grad._version) == (versions[0] + 1, versions[1])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    again = optimizer.state[p]["exp_avg"]._version
+    optimizer.step()
+    assert optimizer.state[p]["exp_avg"]._version == again + 1
+
+    theirs = torch.nn.Parameter(torch.full((3,), 3.0))
+    theirs.grad = torch.ones(3)
+    loss = (theirs**3).sum()
+    torch.optim.Adam([theirs], lr=1.0, fused=True).step()
+    theirs.grad = None
+    loss.backward()  # PyTorch 2.13: no error, and a gradient at the wrong place
+    assert torch.allclose(theirs.grad, torch.full((3,), 12.0))
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", [case for case, dtype, _ in CASES if dtype == torch.float32])
+def test_state_goes_to_the_loop_and_to_pytorch_and_back(case):
+    names = (OURS, OURS, vars(torch.optim), vars(torch.optim))
+    modes = ("fused=True", "fused=False", "fused=True", "fused=False")
+    params, optimizer = run(OURS, case, torch.float32, steps=2)
+    saved = copy.deepcopy(optimizer.state_dict())
+    ends = []
+    for library, mode in zip(names, modes, strict=True):
+        again = [torch.nn.Parameter(p.detach().clone()) for p in params]
+        other = build(Library(library), case.replace("fused=True", mode), again)
+        other.load_state_dict(copy.deepcopy(saved))
+        for group in other.param_groups:
+            group["fused"] = mode == "fused=True"
+        for t in (2, 3):
+            give_gradients(again, t)
+            other.step()
+        ends.append(again)
+        back = minioptim.SGD if case.startswith("SGD") else type(optimizer)
+        ours = back(again)
+        ours.load_state_dict(copy.deepcopy(other.state_dict()))
+        give_gradients(again, 4)
+        ours.step()
+    for end in ends[1:]:
+        assert distance(ends[0], end) < 5e-6
+
+
+# --- what goes through the loop -------------------------------------------------------------------
+
+
+def odd_rows():
+    """Memory that cannot be walked through in one go, with a gradient that fits."""
+    base = torch.arange(24.0).reshape(4, 6)
+    yield "gaps", base[:, ::2].clone().as_strided((4, 2), (3, 1)), None
+    yield "gradient in another order", torch.ones(3, 4), torch.arange(12.0).reshape(4, 3).t()
+    yield "gradient of one number", torch.ones(3, 4), torch.tensor(0.5).expand(3, 4)
+    shared = torch.arange(12.0)
+    yield "shared memory", shared[:6], shared[6:]
+    yield "a class of its own", type("Odd", (torch.nn.Parameter,), {})(torch.ones(4)), None
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in odd_rows()])
+def test_other_memory_goes_through_the_loop(name, monkeypatch):
+    monkeypatch.setattr(fused, "require_compiler", lambda device: None)
+    monkeypatch.setattr(fused, "_kernel", None)  # it would fail if it compiled
+    ends = []
+    for option in (True, False):
+        data, g = next((x, g) for n, x, g in odd_rows() if n == name)
+        p = data.requires_grad_() if isinstance(data, torch.nn.Parameter) else data
+        p.requires_grad_()
+        p.grad = torch.ones_like(p) if g is None else g
+        minioptim.Adam([p], lr=0.1, fused=option).step()
+        ends.append(p.detach().clone())
+    assert torch.equal(*ends)
+
+
+def test_pytorchs_kernel_takes_a_gradient_in_the_order_of_its_memory():
+    """PyTorch 2.13 on the CPU: strides are not looked at, and the numbers go to other elements."""
+    ends = []
+    for option in (True, False):
+        p = torch.nn.Parameter(torch.zeros(2, 2))
+        p.grad = torch.tensor([[0.0, 1.0], [2.0, 3.0]]).t()
+        torch.optim.SGD([p], lr=1.0, fused=option).step()
+        ends.append(-p.detach())
+    assert ends[0].tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert ends[1].tolist() == [[0.0, 2.0], [1.0, 3.0]]
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def test_numbers_are_taken_out_and_put_back():
+    numbers = []
+    constants = fused._without_numbers((True, None, 0.5, (0.9, 0.999), "word", 3), numbers)
+    assert numbers == [0.5, 0.9, 0.999, 3]
+    assert constants == (True, None, 0, (1, 2), "word", 3)
+    back = fused._with_numbers(constants, list("abcd"))
+    assert back == (True, None, "a", ("b", "c"), "word", "d")
+
+
+def test_a_number_knows_what_it_lacks_to_one():
+    values = fused._as_tensor([0.99999, torch.tensor(0.25)], torch.device("cpu"), torch.bfloat16)
+    assert values.dtype == torch.float32
+    beta, quarter = (fused.Number(x, rest) for x, rest in zip(*values, strict=True))
+    assert (1 - beta).item() == pytest.approx(1e-5, rel=1e-7)
+    assert (1 - torch.tensor(0.99999)).item() != pytest.approx(1e-5, rel=1e-4)
+    found = [2 * quarter, quarter * 2, quarter / 2, 2 - quarter, quarter - 2, quarter**2]
+    assert [x.item() for x in found] == [0.5, 0.5, 0.125, 1.75, -1.75, 0.0625]
+    assert (-quarter).tensor.item() == -0.25
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def unchanged(params, optimizer=None):
+    before = [p.detach().clone() for p in params]
+    state = copy.deepcopy(optimizer.state_dict()) if optimizer else None
+    yield
+    if optimizer:
+        assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+        assert unlike(optimizer.state_dict(), state) is None
+
+
+@pytest.mark.parametrize("case", ["SGD", "Adam", "AdamW", "Adagrad"])
+@pytest.mark.parametrize("other", ["foreach", "differentiable"])
+def test_two_modes_at_once(case, other, monkeypatch):
+    monkeypatch.setattr(fused, "require_compiler", lambda device: None)
+    p = [torch.ones(3, requires_grad=True)]
+    for names in (OURS, vars(torch.optim)):
+        with pytest.raises(RuntimeError, match="fused"):
+            names[case](p, fused=True, **{other: True})
+    optimizer = OURS[case](p, fused=True)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0][other] = True
+    p[0].grad = torch.ones(3)
+    with unchanged(p, optimizer):
+        with pytest.raises(RuntimeError, match=f"{other}=True exclude each other"):
+            optimizer.load_state_dict(saved)
+        with pytest.raises(RuntimeError, match=f"{other}=True exclude each other"):
+            optimizer.add_param_group({"params": [torch.ones(1)], other: True})
+    optimizer.param_groups[0][other] = True
+    with unchanged(p, optimizer), pytest.raises(RuntimeError, match="exclude"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("case", ["SGD", "Adam", "AdamW", "Adagrad"])
+@pytest.mark.parametrize("kind", ["complex", "sparse"])
+def test_what_cannot_be_compiled(case, kind, monkeypatch):
+    monkeypatch.setattr(fused, "require_compiler", lambda device: None)
+    dtype = torch.complex64 if kind == "complex" else torch.float32
+    for names in (OURS, vars(torch.optim)):
+        p = torch.ones(4, 2, dtype=dtype, requires_grad=True)
+        p.grad = torch.ones_like(p) if kind == "complex" else torch.ones(4, 2).to_sparse()
+        q = torch.ones(2, requires_grad=True)
+        q.grad = torch.ones(2)
+        optimizer = names[case]([{"params": [q], "fused": False}, {"params": [p]}], fused=True)
+        with (
+            unchanged([q, p], optimizer if names is OURS else None),
+            pytest.raises(RuntimeError, match=r"fused|sparse|dense"),
+        ):
+            optimizer.step()
+
+
+@pytest.mark.parametrize("where", ["the constructor", "a group", "a dictionary", "a step"])
+def test_without_a_compiler(where, monkeypatch):
+    fused.require_compiler.cache_clear()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch.ones(3)
+    optimizer = minioptim.Adam([p])
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0]["fused"] = True
+    changed = minioptim.Adam([p])
+    changed.param_groups[0]["fused"] = True
+    attempts = {
+        "the constructor": lambda: minioptim.SGD([p], fused=True),
+        "a group": lambda: optimizer.add_param_group({"params": [torch.ones(1)], "fused": True}),
+        "a dictionary": lambda: optimizer.load_state_dict(saved),
+        "a step": changed.step,
+    }
+    with unchanged([p], optimizer):
+        with pytest.raises(RuntimeError, match=r"C\+\+ compiler .* Install g\+\+.* leave fused"):
+            attempts[where]()
+        assert len(optimizer.param_groups) == 1
+        assert not changed.state
+    optimizer.step()  # who leaves the choice open needs no compiler
+    assert p[0] < 1
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    fused.require_compiler.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="pip install triton"):
+        fused.require_compiler("cuda")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"a C compiler .* Install gcc"):
+        fused.require_compiler("cuda")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RuntimeError, match="no-such-compiler"):
+        fused.require_compiler("cpu")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(fused.sysconfig, "get_path", lambda name: "/nowhere")
+    with pytest.raises(RuntimeError, match=r"Python\.h .* python3-dev"):
+        fused.require_compiler("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _ask_again():
+    yield
+    fused.require_compiler.cache_clear()
+
+
+def test_the_compiler_is_not_loaded_before_it_is_needed():
+    code = "import sys, minioptim; print('torch._dynamo' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
