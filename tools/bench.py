@@ -22,6 +22,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -354,6 +355,11 @@ def quartiles(values: list[float], scale: float = 1.0) -> Quartiles:
     return [float(f"{scale * x:.4g}") for x in found]
 
 
+def in_a_row(numbers: re.Match[str]) -> str:
+    """The numbers of a list on one line, so that a new record is a readable difference."""
+    return "[" + " ".join(numbers[1].split()) + "]"
+
+
 def machine(device: str) -> dict[str, Any]:
     """What it was measured on. No name of a host, no path."""
     model = platform.processor()
@@ -423,7 +429,8 @@ def main() -> int:
     print(table(found))
     path = RECORD if args.record else args.out
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    text = re.sub(r"\[\s+([-\d.e,\s]+?)\s+\]", in_a_row, json.dumps(found, indent=1))
+    path.write_text(text + "\n", encoding="utf-8")
     print(f"\nwritten to {path}")
     return 0
 

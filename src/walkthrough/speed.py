@@ -250,32 +250,31 @@ def bars(
 
 def _colour(name: str) -> str:
     """Ours, PyTorch's, and what is neither."""
-    return COLOURS[1] if name.startswith("ours") else COLOURS[0] if "torch" in name else "#777777"
+    return COLOURS[1] if "ours" in name else COLOURS[0] if "torch " in name else "#777777"
 
 
-def passes(counted: Mapping[str, Traffic], names: Mapping[int, str], elements: int) -> None:
+def passes(counted: Mapping[str, tuple[Traffic, Mapping[int, str]]], elements: int) -> None:
     """Draw which tensors each operation of a step reads and writes, one picture for each step.
 
     Prints bytes per element.
 
     Args:
-        names: by address, what to call a tensor; what is not named is a temporary, ``t``.
+        counted: by title, what was counted, and by address what to call a tensor. What has no name
+            is a temporary, ``t``.
     """
-    columns = [*dict.fromkeys(names.values()), "t"]
-    tall = max(len(traffic.calls) for traffic in counted.values())
+    tall = max(len(traffic.calls) for traffic, _ in counted.values())
     fig, axes = plt.subplots(1, len(counted), figsize=(7.6, 1.2 + 0.36 * tall), sharey=True)
     drawn, says = [], {}
-    for ax, (title, traffic) in zip(axes, counted.items(), strict=True):
+    for ax, (title, (traffic, names)) in zip(axes, counted.items(), strict=True):
+        columns = [*names.values(), "t"]
         marks = []
         for row, call in enumerate(traffic.calls):
-            for kind, places, shift in (("r", call.read, -0.2), ("w", call.written, 0.2)):
+            for kind, places, shift in (("o", call.read, -0.2), ("s", call.written, 0.2)):
                 for place in {names.get(address, "t") for address in places}:
-                    look = {"marker": "o", "markerfacecolor": "white"} if kind == "r" else \
-                        {"marker": "s"}  # fmt: skip
-                    colour = COLOURS[0] if kind == "r" else COLOURS[1]
-                    x = columns.index(place)
-                    ax.plot(x + shift, row, color=colour, markersize=7, linestyle="", **look)
-                    marks.append((x, row, kind == "w"))
+                    x, colour = columns.index(place), COLOURS[0 if kind == "o" else 1]
+                    inside = "white" if kind == "o" else colour
+                    ax.plot(x + shift, row, kind, color=colour, markersize=7, mfc=inside)
+                    marks.append((x, row, kind == "s"))
             ax.annotate(call.name, (len(columns) - 0.35, row), va="center", fontsize=9,
                         family="monospace", annotation_clip=False)  # fmt: skip
         ax.set_xticks(range(len(columns)), columns)
@@ -283,7 +282,7 @@ def passes(counted: Mapping[str, Traffic], names: Mapping[int, str], elements: i
         ax.grid(axis="x")
         read, written = traffic.read / elements, traffic.written / elements
         says[title] = f"{read:.0f} bytes read, {written:.0f} written, {read + written:.0f} in all"
-        drawn.append(marks)
+        drawn.append(sorted(marks))
     handles = [
         plt.Line2D([], [], color=COLOURS[0], marker="o", markerfacecolor="white", linestyle=""),
         plt.Line2D([], [], color=COLOURS[1], marker="s", linestyle=""),
