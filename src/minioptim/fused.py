@@ -201,10 +201,12 @@ def check(group: dict[str, Any], params: list[Tensor]) -> None:
         require_compiler(device)
 
 
-def check_gradients(params: list[Tensor]) -> None:
-    """Raise a RuntimeError, as PyTorch does, if parameters, all with a gradient, are not for this.
+def engine_for(params: list[Tensor]) -> Callable[..., list[Any]]:
+    """`fused`, if it is for these parameters, which all have a gradient.
 
-    They need floating-point numbers on the CPU or on CUDA, and dense gradients.
+    Raises:
+        RuntimeError: as in PyTorch, for a parameter that is not floating-point or neither on the
+            CPU nor on CUDA, and for a gradient that is not dense.
     """
     for p in params:
         if not p.is_floating_point() or p.device.type not in DEVICES:
@@ -214,6 +216,7 @@ def check_gradients(params: list[Tensor]) -> None:
             )
         if p.grad.layout != torch.strided:
             raise RuntimeError("fused=True needs dense gradients: leave it unset for these")
+    return fused
 
 
 @functools.cache

@@ -315,8 +315,7 @@ def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
     """
     use_foreach = group.get("foreach")
     if group.get("fused"):
-        fused.check_gradients(params)
-        return fused.fused
+        return fused.engine_for(params)
     if group.get("differentiable"):
         if use_foreach:
             raise AssertionError("foreach=True cannot be differentiable: leave foreach unset")
