@@ -9,7 +9,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-site nbval execute lab drift record kills bad-input platforms clean test-distributed mutants wrong-books search test-cuda
+.PHONY: help book test test-site nbval execute lab drift record kills bad-input platforms clean test-distributed mutants wrong-books search test-cuda bench
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -49,6 +49,10 @@ lab: $(VENV)/.ready  ## open the notebooks in JupyterLab
 	@test -f _build/drawn/cover.png || $(BIN)/python -m walkthrough.cover _build/drawn/cover.png
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/tools/jupyter" $(BIN)/jupyter lab \
 	  --LabApp.default_url=/lab/tree/book/index.md $(LAB)
+
+# RECORD=1 keeps the result for the book, whose figures must then be drawn again: make execute
+bench: $(VENV)/.ready  ## measure the speed of a step beside torch.optim, five minutes, on a quiet machine
+	@$(BIN)/python tools/bench.py $(if $(RECORD),--record)
 
 # TORCH=2.14.1 asks another release, RECORD=1 records the answer, TORCH_PYTHON=... runs the parity tests there
 drift: $(VENV)/.ready  ## has PyTorch changed under the book? TORCH=2.14.1 asks another release

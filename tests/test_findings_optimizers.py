@@ -341,3 +341,40 @@ def test_a_parameter_twice_in_a_group(case):
         runs.append(copy.deepcopy([p.detach(), o.state_dict()]))
     assert (unlike(*runs) is None) == ("foreach" not in case)
     torch.testing.assert_close(runs[0][0], runs[1][0], rtol=1e-3, atol=1e-3)
+
+
+# --- fused and flat -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad"])
+def test_fused_kernels_do_not_raise_the_version(name):
+    """So a step between forward and backward is an error without them, and silent with them."""
+
+    def gradient(**options):
+        w = torch.ones(3, requires_grad=True)
+        w.grad = torch.ones(3)
+        optimizer = getattr(torch.optim, name)([w], lr=0.5, **options)
+        loss, version = (w**2).sum(), w._version
+        optimizer.step()
+        assert (w._version == version) == ("fused" in options)
+        w.grad = None
+        loss.backward()
+        return w.grad[0].item()
+
+    for options in ({}, {"foreach": True}):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            gradient(**options)
+    assert gradient(fused=True) == pytest.approx(1, abs=0.02)  # and 2 is right
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
+    reason="without these vector instructions nothing is left over",
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_last_elements_are_rounded_differently_in_half_precision(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(6400, generator=generator).to(dtype) for _ in range(2))
+    whole = x.add(y, alpha=0.1)
+    pieces = [a.add(b, alpha=0.1) for a, b in zip(x.split(5), y.split(5), strict=True)]
+    assert torch.equal(whole, torch.cat(pieces)) == (dtype == torch.float32)

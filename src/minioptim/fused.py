@@ -37,6 +37,7 @@ from .engines import Penalty, Pure, Row, Rule, _unwrap, loop
 
 DEVICES = ("cpu", "cuda")
 HALF = (torch.float16, torch.bfloat16)
+PLAIN: set[type] = {Tensor, torch.nn.Parameter}  # classes whose methods mean what a tensor's mean
 
 
 def fused(
@@ -173,7 +174,7 @@ def _is_one_block(row: Row) -> bool:
     return (
         p.numel() > 1  # a compiler takes sizes 0 and 1 for constants, and would start anew
         and all(
-            type(t) in (Tensor, torch.nn.Parameter)
+            type(t) in PLAIN
             and t.layout == torch.strided
             and t.is_floating_point()
             and t.size() == size
