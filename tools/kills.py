@@ -75,9 +75,18 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def stamp(path: Path | None) -> int | None:
+    """When a file was last written to, or None if there is none."""
+    try:
+        return path.stat().st_mtime_ns if path else None
+    except FileNotFoundError:
+        return None
+
+
 def strike(child: int, delay: float, part: Path | None) -> int:
     """Kill a process, some time from now, or from when ``part`` appears; how it ended."""
-    while part is not None and not part.exists():
+    lying = stamp(part)
+    while part is not None and stamp(part) in (None, lying):
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             return ended(child)
         time.sleep(0.0001)
@@ -160,13 +169,13 @@ def torment(command: list[str], folder: Path, rng: random.Random, most: int) -> 
     while True:
         resumed = ["--resume"] if path.exists() else []
         part.unlink(missing_ok=True) if rng.random() < 0.5 else None  # or it lies in the way
+        lying = stamp(part)
         child = start(lambda resumed=resumed: train.main([*line, *resumed]), log)
         left = took * (EPOCHS - reached) / EPOCHS
         if kills.total() >= most:
             code = ended(child)
         elif rng.random() < 0.5:
-            old = part.exists()
-            code = strike(child, rng.uniform(0, 0.003), None if old else part)
+            code = strike(child, rng.uniform(0, 0.003), part)
         else:
             code = strike(child, rng.uniform(0, left), None)
         if code not in (0, -signal.SIGKILL):
@@ -176,7 +185,7 @@ def torment(command: list[str], folder: Path, rng: random.Random, most: int) -> 
             if found != EPOCHS:
                 raise Failed(f"{' '.join(line)} ended after {found} of {EPOCHS} epochs")
             return kills
-        writing = part.exists()
+        writing = stamp(part) not in (None, lying)  # one that lay there before says nothing
         kills["write" if writing else "between" if found else "start"] += 1
         reached = found
 
