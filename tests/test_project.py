@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -167,10 +168,8 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str,
 
 
 def test_ci_and_the_tests_look_for_the_same_browsers() -> None:
-    sys.path.insert(0, str(ROOT / "tests" / "site"))
-    from conftest import BROWSERS
-
-    assert f"in ${{CHROMIUM:-}} {' '.join(BROWSERS)}; do" in (ROOT / ".ci" / "run").read_text()
+    browsers = runpy.run_path(str(ROOT / "tests" / "site" / "conftest.py"))["BROWSERS"]
+    assert f"in ${{CHROMIUM:-}} {' '.join(browsers)}; do" in (ROOT / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize("name", ["README.md", "book/index.md"])
