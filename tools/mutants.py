@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -319,6 +320,14 @@ class Run:
                 return item.nodeid
         return None
 
+    def tried(self, items: list[Any]) -> str | None:
+        """As `run`; what breaks even the running of tests is seen as well."""
+        order = self.order(items)
+        try:
+            return self.run(order)
+        except BaseException as error:
+            return f"{type(error).__name__} beyond the test"
+
     @staticmethod
     def report(name: str) -> None:
         """Overwritten where the parent wants to know which test is running."""
@@ -329,6 +338,7 @@ def _children(
     work: Callable[[Mutant, Callable[[str], None]], Verdict],
     done: Callable[[Verdict], None],
     deadline: float,
+    limited: bool = True,
 ) -> None:
     """Fork a child for each mutant, two at a time. One that is killed by its time is a kill."""
     waiting, running = list(mutants)[::-1], {}
@@ -339,7 +349,7 @@ def _children(
             child = os.fork()
             if child == 0:
                 os.close(reader)
-                _child(mutant, work, writer)
+                _child(mutant, work, writer, limited)
             os.close(writer)
             running[child] = (mutant, reader)
         if not running:
@@ -356,19 +366,23 @@ def _children(
             how = signal.Signals(os.WTERMSIG(status)).name  # SIGPROF: its time was over
             done({"name": mutant.name, "end": "killed", "by": (said or [""])[-1], "how": how})
         else:
-            sys.exit(f"A child ended without an answer: {mutant.name}")
+            raise RuntimeError(f"no answer about {mutant.name}: see {CACHE / 'errors.txt'}")
 
 
-def _child(mutant: Mutant, work: Any, writer: int) -> None:
+def _child(mutant: Mutant, work: Any, writer: int, limited: bool) -> None:
     code = 1
     try:
+        sys.stderr = (CACHE / "errors.txt").open("a")
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        if limited:
+            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         random.seed(0)
         verdict = work(mutant, lambda name: os.write(writer, f"{name}\n".encode()) and None)
         os.write(writer, (json.dumps(verdict) + "\n").encode())
         code = 0
+    except BaseException:
+        print(mutant.name, traceback.format_exc(), file=sys.stderr, flush=True)
     finally:
         os._exit(code)
 
@@ -382,8 +396,6 @@ def _in_child(function: Callable[[], Any]) -> Any:
                 file.write(json.dumps(function()))
                 file.flush()
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
             finally:
                 os._exit(0)
@@ -464,7 +476,7 @@ def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> li
                 return {"end": "import"}
             runner = Run(plan.order(mutant, at_import=False), plan.seconds)
             runner.report = report  # type: ignore[method-assign]
-            by = runner.run(runner.order(items))
+            by = runner.tried(items)
             # what ran already may have decided what the tests are
             ran = (str(PACKAGE / mutant.file), mutant.where) in alive[0].ran
             again = by is None and (mutant.is_default or ran)
@@ -601,7 +613,7 @@ def by_notebooks(plan: Plan, mutants: Sequence[Mutant], show: Any) -> list[Verdi
         found.append(verdict)
         show(verdict)
 
-    _children(mutants, work, done, float("inf"))
+    _children(mutants, work, done, float("inf"), limited=False)
     return found
 
 
@@ -680,19 +692,89 @@ def main() -> int:
     chosen = chosen[: options.nbval]
     show = Show(len(chosen))
     before = show.killed() if options.resume else {}
-    chosen_now = [m for m in chosen if m.name not in before]
     deadline = start + 0.7 * options.seconds if options.seconds else float("inf")
     verdicts = [before[m.name] for m in chosen if m.name in before]
-    verdicts += run(plan, chosen_now, deadline, show)
+    verdicts += run(plan, [m for m in chosen if m.name not in before], deadline, show)
+    seen = by_notebooks(plan, chosen, Show(len(chosen))) if options.nbval else []
     seconds = time.monotonic() - start
-    faults = judge(verdicts, excused, {m.name for s in plan.sources for m in s.mutants})
+    names = {m.name for s in plan.sources for m in s.mutants}
+    faults = judge(verdicts, {} if options.nbval else excused, names)
     killed = sum(v["end"] == "killed" for v in verdicts)
     alive = len(verdicts) - killed
     print(f"{len(verdicts)} mutants, {killed} killed, {alive} alive, in {seconds:.0f} s.")
-    if options.record and not (options.only or options.names or options.seconds or options.nbval):
-        remember(verdicts, {m.name: m for m in plan.mutants})
+    if seen:
+        dead = sum(v["end"] == "killed" for v in seen)
+        print(f"Of these {len(seen)} the notebooks alone kill {dead}.")
     print("\n".join(faults))
+    part = options.only or options.names or options.seconds
+    if options.record and options.nbval:
+        record_notebooks(verdicts, seen, options.seed, seconds)
+    elif options.record and not part and not faults:
+        remember(verdicts, {m.name: m for m in plan.mutants})
+        record(verdicts, seconds)
     return bool(faults)
+
+
+def _score(verdicts: Sequence[Verdict]) -> tuple[int, int]:
+    return len(verdicts), sum(v["end"] == "killed" for v in verdicts)
+
+
+def record(verdicts: Sequence[Verdict], seconds: float) -> None:
+    """Keep the score for the book."""
+    from walkthrough import evidence
+
+    rows = []
+    for path in sorted(PACKAGE.glob("*.py")):
+        own = [v for v in verdicts if v["name"].startswith((f"{path.name}:", f"{path.name} "))]
+        if own:
+            total, killed = _score(own)
+            rows.append([f"`{path.name}`", total, killed, total - killed])
+    total, killed = _score(verdicts)
+    rows.append(["all", total, killed, total - killed])
+    slow = sum("how" in v for v in verdicts)
+    evidence.record(
+        "mutants",
+        title="Faults planted in minioptim",
+        command="make mutants RECORD=1",
+        summary=f"{total:,} small faults, one at a time; {killed:,} turn a test red "
+        f"({100 * killed / total:.1f} %). No input can tell the other {total - killed} from the "
+        "program as it is; `tools/mutants.yml` lists them with the reasons.",
+        head=["file", "faults", "seen", "the same program"],
+        rows=rows,
+        notes=[
+            f"{slow} of the faults that were seen made a test run without end, or out of memory.",
+            "Each fault met the tests that run the function it is in, up to the first red one. "
+            "Tests that start other processes were left out.",
+        ],
+        seconds=seconds,
+    )
+
+
+def record_notebooks(
+    verdicts: Sequence[Verdict], seen: Sequence[Verdict], seed: int, seconds: float
+) -> None:
+    """Keep what notebooks and tests see of a sample, apart."""
+    from walkthrough import evidence
+
+    pytest_sees = {v["name"]: v["end"] == "killed" for v in verdicts}
+    rows = collections.Counter((pytest_sees[v["name"]], v["end"] == "killed") for v in seen)
+    both, only_tests, only_books = rows[True, True], rows[True, False], rows[False, True]
+    evidence.record(
+        "mutants-notebooks",
+        title="What the notebooks see of the faults planted in minioptim",
+        command=f"make mutants NBVAL={len(seen)} SEED={seed} RECORD=1",
+        summary=f"Of a random sample of {len(seen)} faults pytest alone sees "
+        f"{both + only_tests}, and nbval alone, comparing all notebooks, {both + only_books}.",
+        head=["", "seen by nbval", "not seen by nbval"],
+        rows=[
+            ["seen by pytest", both, only_tests],
+            ["not seen by pytest", only_books, rows[False, False]],
+        ],
+        notes=[
+            "Faults for which a reason is listed why nobody can see them are not in the sample."
+        ],
+        seconds=seconds,
+    )
 
 
 if __name__ == "__main__":
