@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from pair import COMPLEX, HALF, Pair, build, draw
+from pair import COMPLEX, HALF, Pair, build, draw, unlike
 
 import minioptim
 from minioptim import more
@@ -188,6 +188,25 @@ def test_refused_before_anything_changed(name):
         optimizer.step()
     assert torch.equal(p, before)
     assert dict(optimizer.state) == state
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("RMSprop", {"momentum": 0.5}), ("RMSprop", {"centered": True})],
+)
+def test_an_option_that_comes_too_late_is_refused_before_anything_changed(name, change):
+    """Momentum or centering switched on after the first step has no state. Found by a search."""
+    for library in (more, torch.optim):
+        p = torch.nn.Parameter(draw((2, 3), torch.float32, 0))
+        optimizer = getattr(library, name)([p])
+        p.grad = torch.ones(2, 3)
+        optimizer.step()
+        before = copy.deepcopy([p.detach(), optimizer.state_dict()["state"]])
+        optimizer.param_groups[0].update(change)
+        with pytest.raises(KeyError):
+            optimizer.step()
+        if library is more:
+            assert unlike([p.detach(), optimizer.state_dict()["state"]], before) is None
 
 
 def test_what_is_not_supported_is_refused():

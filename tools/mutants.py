@@ -10,7 +10,7 @@ the reason why nobody could see it. An entry there whose mutant is gone, or dies
 
 How it goes so fast: PyTorch is imported once, the tests are collected once, and each mutant lives
 in a fork of that process, where the code of one function is replaced before the tests run. A first
-run without mutants notes which test executes which line, so that a mutant meets only the tests that
+run without mutants notes which test runs which function, so that a mutant meets only the tests that
 can see it, the quickest first. A mutant of code that runs while modules are imported is imported
 anew, in a fork made before that. Tests that start other processes are left out: these would import
 the file on the disk, where nothing is mutated.
@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -70,12 +71,12 @@ def test_files() -> list[Path]:
 
 
 class Cover:
-    """A pytest plugin: which lines of the package, and how long, each test runs."""
+    """A pytest plugin: which functions of the package, and how long, each test runs."""
 
     def __init__(self) -> None:
         self.tests: dict[str, dict[str, dict[str, Any]]] = collections.defaultdict(dict)
         self.files = {str(path): path.name for path in PACKAGE.glob("*.py")}
-        self.lines: set[tuple[str, int]] = set()
+        self.ran: set[str] = set()
         self.spawned = False
         sys.addaudithook(self.heard)
 
@@ -84,25 +85,21 @@ class Cover:
             self.spawned = True
             raise RuntimeError("a test that starts a process is not asked further")
 
-    def trace(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        return self.local if frame.f_code.co_filename in self.files else None
-
-    def local(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        self.lines.add((frame.f_code.co_filename, frame.f_lineno))
-        return self.local
+    def trace(self, frame: types.FrameType, event: str, arg: Any) -> None:
+        code = frame.f_code
+        if code.co_filename in self.files:
+            self.ran.add(f"{self.files[code.co_filename]} {code.co_qualname}")
 
     def pytest_runtestloop(self, session: Any) -> bool:
         for item, following in _with_next(session.items):
-            self.lines, self.spawned, start = set(), False, time.process_time()
+            self.ran, self.spawned, start = set(), False, time.process_time()
             sys.settrace(self.trace)
             red = _run_test(item, following)
             sys.settrace(None)
             seconds = round(time.process_time() - start, 3)
-            lines: dict[str, list[int]] = collections.defaultdict(list)
-            for file, line in sorted(self.lines):
-                lines[self.files[file]].append(line)
             if not self.spawned:
-                found = {"seconds": seconds, "lines": lines, "red": red}
+                runs = sorted({name.replace(".<locals>", "") for name in self.ran})
+                found = {"seconds": seconds, "runs": runs, "red": red}
                 self.tests[item.path.name][item.nodeid] = found
             if following is None or following.path != item.path:
                 self.keep(item.path)
@@ -110,22 +107,26 @@ class Cover:
 
     def keep(self, path: Path) -> None:
         """Write down what is known of a file of tests; what it costs to ask is not lost."""
-        found = {"of": _shared() + _digest([path]), "tests": self.tests[path.name]}
+        found = {"of": _of(path), "tests": self.tests[path.name]}
         (CACHE / f"{path.stem}.json").write_text(json.dumps(found))
 
 
 def coverage(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Which test runs which lines; asked anew only of test files that changed since."""
+    """Which test runs which functions; asked anew only of test files that changed since.
+
+    A change of the package can make this wrong in one direction only: a mutant misses a test that
+    would have killed it, and survives.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
 
     def known(file: Path) -> Any:
         path = CACHE / f"{file.stem}.json"
         found = json.loads(path.read_text()) if path.is_file() else {}
-        return found.get("tests") if found.get("of") == _shared() + _digest([file]) else None
+        return found.get("tests") if found.get("of") == _of(file) else None
 
     stale = [file for file in files if known(file) is None]
     if stale:
-        print(f"Which test runs which line? Asking {len(stale)} files ...", flush=True)
+        print(f"Which test runs which function? Asking {len(stale)} files ...", flush=True)
         _in_child(lambda: _pytest(stale, Cover()))
     tests = {name: test for file in files for name, test in (known(file) or {}).items()}
     red = [f"{name}:\n{test['red']}" for name, test in tests.items() if test["red"]]
@@ -134,8 +135,8 @@ def coverage(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return tests
 
 
-def _shared() -> str:
-    return _digest([*PACKAGE.glob("*.py"), ROOT / "tests" / "pair.py"])
+def _of(path: Path) -> str:
+    return _digest([path, ROOT / "tests" / "pair.py"])
 
 
 def _pytest(files: Sequence[Path], plugin: Any) -> int:
@@ -144,6 +145,8 @@ def _pytest(files: Sequence[Path], plugin: Any) -> int:
     arguments = ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
     arguments += ["-c", str(ROOT / "pyproject.toml")]
     arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # pytest is imported early
+    if os.environ.get("MUTANTS_SAY"):
+        return pytest.main([*arguments, *map(str, files)], plugins=[plugin])
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # pytest has nothing to say here
@@ -176,45 +179,66 @@ def _digest(paths: Sequence[Path]) -> str:
 
 
 class Imported:
-    """Notes which functions of the package run while modules are imported and tests collected."""
+    """Notes which functions of the package run while it is imported, and which when tests are."""
 
     def __init__(self) -> None:
+        self.left: set[tuple[str, str]] = set()  # may have left something behind in the package
         self.ran: set[tuple[str, str]] = set()
 
     def __call__(self, frame: types.FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(str(PACKAGE)):
-            self.ran.add((code.co_filename, code.co_qualname))
+            place = code.co_filename, code.co_qualname
+            self.ran.add(place)
+            if place not in self.left and self.importing(frame):
+                self.left.add(place)
+
+    @staticmethod
+    def importing(frame: types.FrameType | None) -> bool:
+        while frame is not None:
+            code = frame.f_code
+            if code.co_name == "<module>" and code.co_filename.startswith(str(PACKAGE)):
+                return True
+            frame = frame.f_back
+        return False
 
 
-def graft(source: Source, mutant: Mutant, ran: set[tuple[str, str]]) -> bool:
+class Live:
+    """The functions of the package that live in this process, and how they came there."""
+
+    def __init__(self, sources: Sequence[Source], imported: Imported) -> None:
+        self.left, self.ran = imported.left, imported.ran
+        self.code = {str(s.path): compile(s.tree, str(s.path), "exec") for s in sources}
+        self.functions: dict[str, list[types.FunctionType]] = collections.defaultdict(list)
+        for f in gc.get_objects():
+            if type(f) is types.FunctionType and f.__code__.co_filename in self.code:
+                self.functions[f.__code__.co_filename].append(f)
+
+
+def graft(source: Source, mutant: Mutant, live: Live) -> bool:
     """Replace the code of the one function that differs, everywhere it lives in this process.
 
     Returns False if that is not possible: the fault is outside of functions, or in one that has
     run already and left something behind.
     """
     path = str(source.path)
-    before = compile(source.tree, path, "exec")
     after = compile(source.mutated(mutant), path, "exec")
     if mutant.is_default:
-        return _graft_defaults(source, mutant, ran)
-    changed = list(_changed(before, after))
+        return _graft_default(mutant, path, live)
+    changed = list(_changed(live.code[path], after))
     if None in changed or not changed:
         return False
-    functions = [
-        f
-        for f in gc.get_objects()
-        if isinstance(f, types.FunctionType) and f.__code__.co_filename == path
-    ]
     for new in changed:
+        place = new.co_qualname, new.co_firstlineno
         own = [
-            f for f in functions
-            if f.__code__.co_qualname == new.co_qualname
-            and f.__code__.co_firstlineno == new.co_firstlineno
+            f for f in live.functions[path]
+            if (f.__code__.co_qualname, f.__code__.co_firstlineno) == place
         ]  # fmt: skip
-        if not own or (path, new.co_qualname) in ran:
+        if not own or (path, new.co_qualname) in live.left:
             return False
         for f in own:
+            if f.__code__.co_freevars != new.co_freevars:
+                return False
             f.__code__ = new
     return True
 
@@ -233,24 +257,18 @@ def _changed(before: types.CodeType, after: types.CodeType) -> Iterator[types.Co
             yield from [b] if is_function else _changed(a, b)
 
 
-def _graft_defaults(source: Source, mutant: Mutant, ran: set[tuple[str, str]]) -> bool:
-    arguments, name, i = mutant.place[0], *mutant.place[1:]
+def _graft_default(mutant: Mutant, path: str, live: Live) -> bool:
+    arguments, name, i = mutant.place
     if not isinstance(arguments, ast.arguments) or i is None:
         return False
     value = eval(compile(ast.Expression(getattr(arguments, name)[i]), "default", "eval"))
-    key = [a.arg for a in arguments.kwonlyargs][i] if name == "kw_defaults" else i
-    done = False
-    for f in gc.get_objects():
-        if not (isinstance(f, types.FunctionType) and f.__code__.co_filename == str(source.path)):
-            continue
-        if f.__qualname__ != mutant.where or (str(source.path), f.__qualname__) in ran:
-            continue
+    own = [f for f in live.functions[path] if f.__qualname__ == mutant.where]
+    for f in own:
         if name == "kw_defaults":
-            f.__kwdefaults__ = {**f.__kwdefaults__, key: value}
+            f.__kwdefaults__ = {**(f.__kwdefaults__ or {}), arguments.kwonlyargs[i].arg: value}
         else:
-            f.__defaults__ = (*f.__defaults__[:i], value, *f.__defaults__[i + 1 :])
-        done = True
-    return done
+            f.__defaults__ = (*(f.__defaults__ or ())[:i], value, *(f.__defaults__ or ())[i + 1 :])
+    return bool(own) and (path, mutant.where) not in live.left
 
 
 class MutantFinder:
@@ -302,6 +320,14 @@ class Run:
                 return item.nodeid
         return None
 
+    def tried(self, items: list[Any]) -> str | None:
+        """As `run`; what breaks even the running of tests is seen as well."""
+        order = self.order(items)
+        try:
+            return self.run(order)
+        except BaseException as error:
+            return f"{type(error).__name__} beyond the test"
+
     @staticmethod
     def report(name: str) -> None:
         """Overwritten where the parent wants to know which test is running."""
@@ -312,6 +338,7 @@ def _children(
     work: Callable[[Mutant, Callable[[str], None]], Verdict],
     done: Callable[[Verdict], None],
     deadline: float,
+    limited: bool = True,
 ) -> None:
     """Fork a child for each mutant, two at a time. One that is killed by its time is a kill."""
     waiting, running = list(mutants)[::-1], {}
@@ -322,7 +349,7 @@ def _children(
             child = os.fork()
             if child == 0:
                 os.close(reader)
-                _child(mutant, work, writer)
+                _child(mutant, work, writer, limited)
             os.close(writer)
             running[child] = (mutant, reader)
         if not running:
@@ -335,21 +362,27 @@ def _children(
             said = pipe.read().splitlines()
         if said and said[-1].startswith("{"):
             done(json.loads(said[-1]) | {"name": mutant.name})
-        else:
-            how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an abrupt end"
+        elif os.WIFSIGNALED(status):
+            how = signal.Signals(os.WTERMSIG(status)).name  # SIGPROF: its time was over
             done({"name": mutant.name, "end": "killed", "by": (said or [""])[-1], "how": how})
+        else:
+            raise RuntimeError(f"no answer about {mutant.name}: see {CACHE / 'errors.txt'}")
 
 
-def _child(mutant: Mutant, work: Any, writer: int) -> None:
+def _child(mutant: Mutant, work: Any, writer: int, limited: bool) -> None:
     code = 1
     try:
+        sys.stderr = (CACHE / "errors.txt").open("a")
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        if limited:
+            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         random.seed(0)
         verdict = work(mutant, lambda name: os.write(writer, f"{name}\n".encode()) and None)
         os.write(writer, (json.dumps(verdict) + "\n").encode())
         code = 0
+    except BaseException:
+        print(mutant.name, traceback.format_exc(), file=sys.stderr, flush=True)
     finally:
         os._exit(code)
 
@@ -363,8 +396,6 @@ def _in_child(function: Callable[[], Any]) -> Any:
                 file.write(json.dumps(function()))
                 file.flush()
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
             finally:
                 os._exit(0)
@@ -386,8 +417,8 @@ class Plan:
         self.files = test_files()
         self.hints = json.loads(HINTS.read_text()) if HINTS.is_file() else {}
         self.tests = {} if quick else coverage(self.files)
-        if self.tests:  # a file none of whose tests runs a line of the package need not be read
-            useful = {name.split("::")[0] for name, test in self.tests.items() if test["lines"]}
+        if self.tests:  # a file none of whose tests runs the package need not be read
+            useful = {name.split("::")[0] for name, test in self.tests.items() if test["runs"]}
             self.files = [file for file in self.files if f"tests/{file.name}" in useful]
         self.seconds = {name: test["seconds"] for name, test in self.tests.items()}
         self.ran: set[tuple[str, str]] = set()
@@ -396,11 +427,11 @@ class Plan:
         """The tests for a mutant: those that killed its like before, then the quickest."""
         killers = self.hints.get(f"{mutant.file} {mutant.where}".strip(), [])
         rank = {name: i for i, name in enumerate(killers)}
-        lines = set(mutant.lines)
+        place = f"{mutant.file} {mutant.where}"
 
         def reached(name: str) -> bool:
             test = self.tests.get(name)
-            return test is not None and not lines.isdisjoint(test["lines"].get(mutant.file, ()))
+            return test is not None and place in test["runs"]
 
         def chosen(items: list[Any]) -> list[Any]:
             if self.tests:
@@ -441,12 +472,14 @@ def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> li
             show(verdict)
 
         def work(mutant: Mutant, report: Any) -> Verdict:
-            if not graft(plan.source_of[mutant.name], mutant, imported.ran):
+            if not graft(plan.source_of[mutant.name], mutant, alive[0]):
                 return {"end": "import"}
             runner = Run(plan.order(mutant, at_import=False), plan.seconds)
             runner.report = report  # type: ignore[method-assign]
-            by = runner.run(runner.order(items))
-            again = by is None and mutant.is_default  # a default may have been read at import
+            by = runner.tried(items)
+            # what ran already may have decided what the tests are
+            ran = (str(PACKAGE / mutant.file), mutant.where) in alive[0].ran
+            again = by is None and (mutant.is_default or ran)
             return {"end": "import" if again else "killed" if by else "survived", "by": by}
 
         class Collected:
@@ -454,14 +487,18 @@ def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> li
                 sys.setprofile(None)
                 items.extend(session.items)
                 gc.collect()
+                alive.append(Live(plan.sources, imported))
                 gc.freeze()
                 _children(mutants, work, done, deadline)
                 return True
 
         items: list[Any] = []
+        alive: list[Live] = []
         imported = Imported()
         sys.setprofile(imported)
-        _pytest(plan.files, Collected())
+        code = _pytest(plan.files, Collected())
+        if code not in (0, 5) or not items:  # 5: no test was run, in this process
+            raise RuntimeError(f"pytest ended with {code}: MUTANTS_SAY=1 shows why")
         return found
 
     for verdict in _in_child(live):
@@ -576,7 +613,7 @@ def by_notebooks(plan: Plan, mutants: Sequence[Mutant], show: Any) -> list[Verdi
         found.append(verdict)
         show(verdict)
 
-    _children(mutants, work, done, float("inf"))
+    _children(mutants, work, done, float("inf"), limited=False)
     return found
 
 
@@ -655,19 +692,89 @@ def main() -> int:
     chosen = chosen[: options.nbval]
     show = Show(len(chosen))
     before = show.killed() if options.resume else {}
-    chosen_now = [m for m in chosen if m.name not in before]
     deadline = start + 0.7 * options.seconds if options.seconds else float("inf")
     verdicts = [before[m.name] for m in chosen if m.name in before]
-    verdicts += run(plan, chosen_now, deadline, show)
+    verdicts += run(plan, [m for m in chosen if m.name not in before], deadline, show)
+    seen = by_notebooks(plan, chosen, Show(len(chosen))) if options.nbval else []
     seconds = time.monotonic() - start
-    faults = judge(verdicts, excused, {m.name for s in plan.sources for m in s.mutants})
+    names = {m.name for s in plan.sources for m in s.mutants}
+    faults = judge(verdicts, {} if options.nbval else excused, names)
     killed = sum(v["end"] == "killed" for v in verdicts)
     alive = len(verdicts) - killed
     print(f"{len(verdicts)} mutants, {killed} killed, {alive} alive, in {seconds:.0f} s.")
-    if options.record and not (options.only or options.names or options.seconds or options.nbval):
-        remember(verdicts, {m.name: m for m in plan.mutants})
+    if seen:
+        dead = sum(v["end"] == "killed" for v in seen)
+        print(f"Of these {len(seen)} the notebooks alone kill {dead}.")
     print("\n".join(faults))
+    part = options.only or options.names or options.seconds
+    if options.record and options.nbval:
+        record_notebooks(verdicts, seen, options.seed, seconds)
+    elif options.record and not part and not faults:
+        remember(verdicts, {m.name: m for m in plan.mutants})
+        record(verdicts, seconds)
     return bool(faults)
+
+
+def _score(verdicts: Sequence[Verdict]) -> tuple[int, int]:
+    return len(verdicts), sum(v["end"] == "killed" for v in verdicts)
+
+
+def record(verdicts: Sequence[Verdict], seconds: float) -> None:
+    """Keep the score for the book."""
+    from walkthrough import evidence
+
+    rows = []
+    for path in sorted(PACKAGE.glob("*.py")):
+        own = [v for v in verdicts if v["name"].startswith((f"{path.name}:", f"{path.name} "))]
+        if own:
+            total, killed = _score(own)
+            rows.append([f"`{path.name}`", total, killed, total - killed])
+    total, killed = _score(verdicts)
+    rows.append(["all", total, killed, total - killed])
+    slow = sum("how" in v for v in verdicts)
+    evidence.record(
+        "mutants",
+        title="Faults planted in minioptim",
+        command="make mutants RECORD=1",
+        summary=f"{total:,} small faults, one at a time; {killed:,} turn a test red "
+        f"({100 * killed / total:.1f} %). No input can tell the other {total - killed} from the "
+        "program as it is; `tools/mutants.yml` lists them with the reasons.",
+        head=["file", "faults", "seen", "the same program"],
+        rows=rows,
+        notes=[
+            f"{slow} of the faults that were seen made a test run without end, or out of memory.",
+            "Each fault met the tests that run the function it is in, up to the first red one. "
+            "Tests that start other processes were left out.",
+        ],
+        seconds=seconds,
+    )
+
+
+def record_notebooks(
+    verdicts: Sequence[Verdict], seen: Sequence[Verdict], seed: int, seconds: float
+) -> None:
+    """Keep what notebooks and tests see of a sample, apart."""
+    from walkthrough import evidence
+
+    pytest_sees = {v["name"]: v["end"] == "killed" for v in verdicts}
+    rows = collections.Counter((pytest_sees[v["name"]], v["end"] == "killed") for v in seen)
+    both, only_tests, only_books = rows[True, True], rows[True, False], rows[False, True]
+    evidence.record(
+        "mutants-notebooks",
+        title="What the notebooks see of the faults planted in minioptim",
+        command=f"make mutants NBVAL={len(seen)} SEED={seed} RECORD=1",
+        summary=f"Of a random sample of {len(seen)} faults pytest alone sees "
+        f"{both + only_tests}, and nbval alone, comparing all notebooks, {both + only_books}.",
+        head=["", "seen by nbval", "not seen by nbval"],
+        rows=[
+            ["seen by pytest", both, only_tests],
+            ["not seen by pytest", only_books, rows[False, False]],
+        ],
+        notes=[
+            "Faults for which a reason is listed why nobody can see them are not in the sample."
+        ],
+        seconds=seconds,
+    )
 
 
 if __name__ == "__main__":

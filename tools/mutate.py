@@ -69,7 +69,6 @@ class Mutant:
     operator: str
     was: str
     now: str
-    lines: range  # of the statement, for those who know which test runs which line
     place: tuple[Any, str, int | None]
     new: Any = field(repr=False)
     is_default: bool = False  # in the defaults of a function
@@ -122,7 +121,7 @@ def mutants_of(path: Path) -> Source:
     same: set[tuple[Any, ...]] = set()
     for mutant in _Walk(path.name).module(tree):
         key = (mutant.where, mutant.operator, mutant.was, mutant.now)
-        place = (mutant.where, mutant.lines, mutant.was, mutant.now)
+        place = (mutant.where, mutant.was, mutant.now)
         once = (*place, id(mutant.place[0]), mutant.place[1:])
         if mutant.was == mutant.now or once in same:
             continue
@@ -266,7 +265,7 @@ class _Walk:
                     yield self.mutant("operator", (node, "op", None), BINARY[type(op)]())
                 if isinstance(op, ORDERED) and ast.dump(a) != ast.dump(b):
                     yield self.mutant("operands", place, ast.BinOp(b, op, a))
-                if isinstance(op, (ast.BitOr, ast.BitAnd)):
+                if isinstance(op, (ast.BitOr, ast.BitAnd)) and self.names:  # not of types
                     yield self.mutant("operands", place, a)
                     yield self.mutant("operands", place, b)
             case ast.UnaryOp(op=ast.USub() | ast.Not(), operand=x):
@@ -318,11 +317,8 @@ class _Walk:
     # --- a mutant and its name --------------------------------------------------------------------
 
     def mutant(self, operator: str, place: Any, new: Any) -> Mutant:
-        first = self.around[0]
-        line = getattr(first, "lineno", 0) or getattr(getattr(first, "value", None), "lineno", 0)
-        end = line if hasattr(first, "body") else getattr(first, "end_lineno", line) or line
         found = Mutant(
-            self.file, ".".join(self.names), operator, "", "", range(line, end + 1), place, new,
+            self.file, ".".join(self.names), operator, "", "", place, new,
             self.in_default,
         )  # fmt: skip
         found.was, found.now = self.shown(found)

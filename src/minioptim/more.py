@@ -52,6 +52,10 @@ class _More(Optimizer):
     def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
         if any(p.grad.is_sparse for p in params):
             raise RuntimeError(f"{type(self).__name__} needs dense gradients: use SGD for these")
+        for state in filter(None, map(self.state.get, params)):
+            missing = sorted(set(self.remembered(group)) - state.keys())
+            if missing:
+                raise KeyError(f"{missing}: not in the state, which was made with other options")
 
     def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         state = self.state[p]
