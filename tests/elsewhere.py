@@ -46,6 +46,9 @@ class Elsewhere(torch.Tensor):
     def __repr__(self) -> str:  # type: ignore[override]
         return f"{self.here!r} elsewhere"
 
+    def __format__(self, form: str) -> str:
+        return self.here.__format__(form)
+
     def tolist(self) -> Any:
         return self.here.tolist()
 
