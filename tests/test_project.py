@@ -140,7 +140,9 @@ def test_make_help_and_phony_agree() -> None:
 )
 def test_every_command_that_is_named_exists(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:^|`|\brun: |&& )make ([a-z][a-z-]*)", text, re.MULTILINE))
+    call = r"""(?:^|`|\brun: |&& )make ([a-z][a-z-]*)|^phase "[^"]*" ([a-z-]+)"""
+    named = {a or b for a, b in re.findall(call, text, re.MULTILINE)}
+    assert named
     assert named <= targets()
 
 
@@ -152,7 +154,7 @@ FAKE = "#!/bin/sh\necho $(basename $0) $@ >> {log}\n"
 def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str, user: int) -> None:
     """Run with stand-ins for every command, which note how they are called."""
     log = tmp_path / "log"
-    for name in ("make", "apt-get", *([browser] if browser else [])):
+    for name in ("python3", "apt-get", *([browser] if browser else [])):
         (tmp_path / name).write_text(FAKE.format(log=log))
     (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
     for command in ("bash", "dirname", "basename", "sh"):
@@ -163,8 +165,11 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str,
     assert done.returncode == 0
     called = log.read_text().splitlines()
     install = ["apt-get update", "apt-get install -y --no-install-recommends chromium"]
-    assert called[-3:] == ["make book", "make test", "make test-site"]
-    assert called[:-3] == (install if user == 0 and not browser else [])
+    begin = called.index("python3 tools/timed.py --forget")
+    assert called[:begin] == (install if user == 0 and not browser else [])
+    phases = [line.partition(" -- ")[2] for line in called[begin + 1 :]]
+    assert phases[:3] == ["make book", "make test", "make test-site"]
+    assert [phase.split()[1] for phase in phases[3:]] == ["mutants", "search", "kills"]
 
 
 def test_ci_and_the_tests_look_for_the_same_browsers() -> None:
