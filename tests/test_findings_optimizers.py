@@ -378,3 +378,32 @@ def test_the_last_elements_are_rounded_differently_in_half_precision(dtype):
     whole = x.add(y, alpha=0.1)
     pieces = [a.add(b, alpha=0.1) for a, b in zip(x.split(5), y.split(5), strict=True)]
     assert torch.equal(whole, torch.cat(pieces)) == (dtype == torch.float32)
+
+
+# --- saving and loading ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_nadam_goes_on_otherwise_after_loading_in_float64(dtype):
+    """Loading gives the product of momenta the dtype of the parameter; it was made in float32."""
+
+    def made(*saved):
+        p = torch.ones(3, dtype=dtype, requires_grad=True)
+        p.grad = torch.full_like(p, 0.1)
+        optimizer = torch.optim.NAdam([p])
+        for state_dict in saved:
+            optimizer.load_state_dict(copy.deepcopy(state_dict))
+        return optimizer, p
+
+    first, p = made()
+    first.step()
+    second, q = made(first.state_dict())
+    assert first.state[p]["mu_product"].dtype == torch.float32
+    assert second.state[q]["mu_product"].dtype == dtype
+    with torch.no_grad():
+        q.copy_(p)
+    for _ in range(20):
+        first.step()
+        second.step()
+    assert torch.equal(p, q) == (dtype == torch.float32)
+    torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
