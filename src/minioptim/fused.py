@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blocks import flat, is_one_block
 from .engines import Penalty, Pure, Row, Rule, _unwrap, loop
 
 DEVICES = ("cpu", "cuda")
@@ -57,7 +58,8 @@ def fused(
     ready: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     results: list[Any] = []
     for row in rows:
-        if not _is_one_block(row):
+        # A compiler takes sizes 0 and 1 for constants, and would start anew.
+        if row[0].numel() < 2 or not is_one_block(row):
             results += loop(rule, [row], penalty, options, pairs)
             continue
         p = row[0]
@@ -66,7 +68,7 @@ def fused(
         dtypes = tuple(None if t is None else t.dtype for t in row)
         kernel = _kernel(rule, constants, dtypes, p.device, torch.get_num_threads())
         with torch.no_grad():
-            tensors = [_flat(t) for t in row if t is not None]
+            tensors = [flat(t) for t in row if t is not None]
             result = kernel(ready[p.device, p.dtype], *tensors)
         results.append(None if result is None else result.as_strided(p.size(), p.stride()))
     return results
@@ -156,33 +158,6 @@ def _as_tensor(numbers: list[Any], device: torch.device, dtype: torch.dtype) -> 
         if isinstance(x, Tensor):  # a tensor stays where it is: reading it would wait for the GPU
             values[i].copy_(x.detach())
     return torch.stack([values, 1 - values]).to(torch.promote_types(dtype, torch.float32))
-
-
-def _flat(t: Tensor) -> Tensor:
-    """The memory of ``t`` as one row: without history, but a change of it counts as one of ``t``.
-
-    Detached last, or the compiler would find ``t`` behind the view and look at its shape.
-    """
-    return t.as_strided((t.numel(),), (1,)).detach()
-
-
-def _is_one_block(row: Row) -> bool:
-    """Whether the tensors of a row can be walked through together in the order of their memory."""
-    p, size, stride = row[0], row[0].size(), row[0].stride()
-    tensors = [t for t in row if t is not None]
-    return (
-        p.numel() > 1  # a compiler takes sizes 0 and 1 for constants, and would start anew
-        and all(
-            type(t) in (Tensor, torch.nn.Parameter)
-            and t.layout == torch.strided
-            and t.is_floating_point()
-            and t.size() == size
-            and t.stride() == stride
-            for t in tensors
-        )
-        and (p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p))
-        and len({t.untyped_storage()._cdata for t in tensors}) == len(tensors)
-    )
 
 
 # --- what is refused ------------------------------------------------------------------------------

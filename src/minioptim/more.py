@@ -101,6 +101,8 @@ class Adagrad(_More):
     Sources: Duchi, Hazan & Singer 2011; ``torch.optim.Adagrad``.
     """
 
+    elementwise = True
+
     def __init__(
         self,
         params: Params,
@@ -166,6 +168,8 @@ class RMSprop(_More):
 
     Sources: Tieleman & Hinton 2012, lecture 6.5; ``torch.optim.RMSprop``.
     """
+
+    elementwise = True
 
     def __init__(
         self,
@@ -333,6 +337,8 @@ class RAdam(_More):
 
     Sources: Liu et al. 2020; ``torch.optim.RAdam``.
     """
+
+    elementwise = True
 
     def __init__(
         self,
