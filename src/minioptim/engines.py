@@ -47,7 +47,7 @@ class Penalty(NamedTuple):
         if self.shrink is not None:
             p.mul_(self.shrink)
         if self.l2 is not None:
-            g = g.add(p, alpha=self.l2)
+            g = (g.add_ if self.maximize else g.add)(p, alpha=self.l2)  # -g is ours to overwrite
         return g
 
 

@@ -66,7 +66,7 @@ def fused(
         if (p.device, p.dtype) not in ready:
             ready[p.device, p.dtype] = _as_tensor(numbers, p.device, p.dtype)
         dtypes = tuple(None if t is None else t.dtype for t in row)
-        kernel = _kernel(rule, constants, dtypes, p.device, torch.get_num_threads())
+        kernel = _kernel(rule, constants, dtypes, p.device)
         with torch.no_grad():
             tensors = [flat(t) for t in row if t is not None]
             result = kernel(ready[p.device, p.dtype], *tensors)
@@ -80,7 +80,6 @@ def _kernel(
     constants: tuple,
     dtypes: tuple[torch.dtype | None, ...],
     device: torch.device,
-    threads: int,
 ) -> Callable[..., Any]:
     """The compiled step of one kind. It is compiled at its first call."""
     require_compiler(device.type)
@@ -103,7 +102,9 @@ def _kernel(
 
     # A code object of its own: the compiler counts versions per code object, and stops at eight.
     step = types.FunctionType(step.__code__.replace(), step.__globals__, closure=step.__closure__)
-    return torch.compile(step, fullgraph=True, dynamic=True)
+    # The number of threads is asked for at each call. Else the size of the first tensor decides.
+    options = {"cpp.dynamic_threads": True}
+    return torch.compile(step, fullgraph=True, dynamic=True, options=options)
 
 
 def clear() -> None:
@@ -153,11 +154,14 @@ for _name in ("add", "radd", "sub", "mul", "rmul", "truediv", "rtruediv", "pow")
 def _as_tensor(numbers: list[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Two rows: the numbers, and what each lacks to 1. Half precision is computed in float32."""
     plain = [0.0 if isinstance(x, Tensor) else float(x) for x in numbers]
-    values = torch.tensor(plain, dtype=torch.float64).to(device, non_blocking=True)
+    both = [plain, [1 - x for x in plain]]
+    values = torch.tensor(both, dtype=torch.promote_types(dtype, torch.float32))
+    values = values.to(device, non_blocking=True)
     for i, x in enumerate(numbers):
         if isinstance(x, Tensor):  # a tensor stays where it is: reading it would wait for the GPU
-            values[i].copy_(x.detach())
-    return torch.stack([values, 1 - values]).to(torch.promote_types(dtype, torch.float32))
+            values[0, i].copy_(x.detach())
+            values[1, i].copy_(1 - x.detach().double())
+    return values
 
 
 # --- what is refused ------------------------------------------------------------------------------

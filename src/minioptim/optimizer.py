@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, SupportsFloat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -336,7 +336,7 @@ def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
 
 def _require_numbers(if_many: type[Exception], **numbers: Any) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, SupportsFloat):
+        if not hasattr(value, "__float__"):
             raise TypeError(f"{name} must be a number, not {value!r}")
         if isinstance(value, Tensor) and value.numel() != 1:
             raise if_many(f"{name} must be one number, and not {value.numel()} in a tensor")
