@@ -276,8 +276,10 @@ MEMORY = ["SGD(p, 0.1, weight_decay=0.1, {})", "SGD(p, 0.1, momentum=0.9, nester
 def test_a_step_needs_no_more_memory_than_pytorchs(case, mode):
     case, shapes = case.format(mode), [(3,), (50, 40), (300,)]
     ours, theirs = (alive(library, case, shapes) for library in (OURS, torch.optim))
-    if "nesterov" in case and mode == "foreach=True":
-        theirs += 4 * 2303  # PyTorch's foreach mode overwrites a gradient here, its own or p.grad
+    if mode == "foreach=True" and ("nesterov" in case or "Adam(p, weight_decay" in case):
+        # PyTorch overwrites the gradient of nesterov, p.grad itself if it must, and lets go of
+        # Adam's decayed gradient before the step ends. A rule here cannot: it does not own them.
+        theirs += 4 * 2303
     assert 0 < ours <= theirs
 
 
