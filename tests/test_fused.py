@@ -134,6 +134,21 @@ def test_each_kind_is_compiled_once():
 
 
 @needs_compiler
+def test_the_first_tensor_does_not_decide_how_many_threads_work(monkeypatch):
+    """A compiler that sees seven elements would write code for one thread, and large tensors wait.
+
+    What it wrote is looked at, for times prove nothing.
+    """
+    written = []
+    keep = staticmethod(written.append)
+    monkeypatch.setattr("torch._inductor.graph.GraphLowering.save_output_code", keep)
+    run(OURS, "SGD(p, 0.1, fused=True)", torch.float64, steps=1)
+    (code,) = written
+    assert "#pragma omp parallel\n" in code
+    assert "num_threads(" not in code
+
+
+@needs_compiler
 def test_autograd_learns_of_the_step():
     """The version counters move: an old graph is not differentiated with new numbers in it."""
     p = torch.nn.Parameter(torch.full((3,), 3.0))

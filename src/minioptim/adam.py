@@ -48,6 +48,7 @@ class Adam(Optimizer):
     """
 
     complex_as_pairs = True
+    elementwise = True
 
     def __init__(
         self,
@@ -87,10 +88,9 @@ class Adam(Optimizer):
         super().__init__(params, what | dict(maximize=maximize) | how)
 
     def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        beta1, beta2 = group["betas"]
         if group["foreach"] and params:
             _refuse_tensors(RuntimeError, lr=group["lr"])
-            _refuse_tensors(ValueError, beta1=beta1, beta2=beta2)
+            _refuse_tensors(ValueError, beta1=group["betas"][0], beta2=group["betas"][1])
         needed = {"step", *self.state_keys[: 3 if group["amsgrad"] else 2]}
         for p in params:
             if p.grad.is_sparse:

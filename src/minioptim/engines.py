@@ -47,7 +47,7 @@ class Penalty(NamedTuple):
         if self.shrink is not None:
             p.mul_(self.shrink)
         if self.l2 is not None:
-            g = g.add(p, alpha=self.l2)
+            g = (g.add_ if self.maximize else g.add)(p, alpha=self.l2)  # -g is ours to overwrite
         return g
 
 
@@ -77,12 +77,12 @@ def loop(
         pairs: show complex tensors to the rule as pairs of real numbers.
     """
     results = []
-    for p, g, *state in rows:
+    for row in rows:
         if penalty is not NO_PENALTY:
-            g = penalty(p, g)
-        if pairs:
-            p, g, *state = as_pairs((p, g, *state))
-        results.append(rule(p, g, *state, **options))
+            row = [row[0], penalty(*row[:2]), *row[2:]]
+        if pairs and row[0].is_complex():
+            row = as_pairs(row)
+        results.append(rule(*row, **options))
     return results
 
 
@@ -129,8 +129,7 @@ def foreach(
     """
     buckets: dict[tuple, list[int]] = {}
     for i, row in enumerate(rows):
-        p = row[0]
-        buckets.setdefault((p.device, p.dtype), []).append(i)
+        buckets.setdefault((row[0].device, row[0].dtype), []).append(i)
     results: list[Any] = [None] * len(rows)
     for indices in buckets.values():
         bucket = [rows[i] for i in indices]

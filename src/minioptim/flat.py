@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .fused import PLAIN
+from .blocks import PLAIN
 
 ALIGNMENT = (
     64  # bytes: where PyTorch lets a tensor of its own begin, and vector instructions like it

@@ -33,11 +33,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blocks import flat, is_one_block
 from .engines import Penalty, Pure, Row, Rule, _unwrap, loop
 
 DEVICES = ("cpu", "cuda")
 HALF = (torch.float16, torch.bfloat16)
-PLAIN: set[type] = {Tensor, torch.nn.Parameter}  # classes whose methods mean what a tensor's mean
 
 
 def fused(
@@ -58,16 +58,17 @@ def fused(
     ready: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     results: list[Any] = []
     for row in rows:
-        if not _is_one_block(row):
+        # A compiler takes sizes 0 and 1 for constants, and would start anew.
+        if row[0].numel() < 2 or not is_one_block(row):
             results += loop(rule, [row], penalty, options, pairs)
             continue
         p = row[0]
         if (p.device, p.dtype) not in ready:
             ready[p.device, p.dtype] = _as_tensor(numbers, p.device, p.dtype)
         dtypes = tuple(None if t is None else t.dtype for t in row)
-        kernel = _kernel(rule, constants, dtypes, p.device, torch.get_num_threads())
+        kernel = _kernel(rule, constants, dtypes, p.device)
         with torch.no_grad():
-            tensors = [_flat(t) for t in row if t is not None]
+            tensors = [flat(t) for t in row if t is not None]
             result = kernel(ready[p.device, p.dtype], *tensors)
         results.append(None if result is None else result.as_strided(p.size(), p.stride()))
     return results
@@ -79,7 +80,6 @@ def _kernel(
     constants: tuple,
     dtypes: tuple[torch.dtype | None, ...],
     device: torch.device,
-    threads: int,
 ) -> Callable[..., Any]:
     """The compiled step of one kind. It is compiled at its first call."""
     require_compiler(device.type)
@@ -102,7 +102,9 @@ def _kernel(
 
     # A code object of its own: the compiler counts versions per code object, and stops at eight.
     step = types.FunctionType(step.__code__.replace(), step.__globals__, closure=step.__closure__)
-    return torch.compile(step, fullgraph=True, dynamic=True)
+    # The number of threads is asked for at each call. Else the size of the first tensor decides.
+    options = {"cpp.dynamic_threads": True}
+    return torch.compile(step, fullgraph=True, dynamic=True, options=options)
 
 
 def clear() -> None:
@@ -152,38 +154,14 @@ for _name in ("add", "radd", "sub", "mul", "rmul", "truediv", "rtruediv", "pow")
 def _as_tensor(numbers: list[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Two rows: the numbers, and what each lacks to 1. Half precision is computed in float32."""
     plain = [0.0 if isinstance(x, Tensor) else float(x) for x in numbers]
-    values = torch.tensor(plain, dtype=torch.float64).to(device, non_blocking=True)
+    both = [plain, [1 - x for x in plain]]
+    values = torch.tensor(both, dtype=torch.promote_types(dtype, torch.float32))
+    values = values.to(device, non_blocking=True)
     for i, x in enumerate(numbers):
         if isinstance(x, Tensor):  # a tensor stays where it is: reading it would wait for the GPU
-            values[i].copy_(x.detach())
-    return torch.stack([values, 1 - values]).to(torch.promote_types(dtype, torch.float32))
-
-
-def _flat(t: Tensor) -> Tensor:
-    """The memory of ``t`` as one row: without history, but a change of it counts as one of ``t``.
-
-    Detached last, or the compiler would find ``t`` behind the view and look at its shape.
-    """
-    return t.as_strided((t.numel(),), (1,)).detach()
-
-
-def _is_one_block(row: Row) -> bool:
-    """Whether the tensors of a row can be walked through together in the order of their memory."""
-    p, size, stride = row[0], row[0].size(), row[0].stride()
-    tensors = [t for t in row if t is not None]
-    return (
-        p.numel() > 1  # a compiler takes sizes 0 and 1 for constants, and would start anew
-        and all(
-            type(t) in PLAIN
-            and t.layout == torch.strided
-            and t.is_floating_point()
-            and t.size() == size
-            and t.stride() == stride
-            for t in tensors
-        )
-        and (p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p))
-        and len({t.untyped_storage()._cdata for t in tensors}) == len(tensors)
-    )
+            values[0, i].copy_(x.detach())
+            values[1, i].copy_(1 - x.detach().double())
+    return values
 
 
 # --- what is refused ------------------------------------------------------------------------------

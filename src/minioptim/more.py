@@ -105,6 +105,8 @@ class Adagrad(_More):
     Sources: Duchi, Hazan & Singer 2011; ``torch.optim.Adagrad``.
     """
 
+    elementwise = True
+
     def __init__(
         self,
         params: Params,
@@ -170,6 +172,8 @@ class RMSprop(_More):
 
     Sources: Tieleman & Hinton 2012, lecture 6.5; ``torch.optim.RMSprop``.
     """
+
+    elementwise = True
 
     def __init__(
         self,
@@ -337,6 +341,8 @@ class RAdam(_More):
 
     Sources: Liu et al. 2020; ``torch.optim.RAdam``.
     """
+
+    elementwise = True
 
     def __init__(
         self,

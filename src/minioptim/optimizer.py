@@ -20,18 +20,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import chain
-from typing import Any, SupportsFloat
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import compat, fused
+from . import blocks, compat, fused
 from .compat import register_optimizer_step_post_hook, register_optimizer_step_pre_hook  # noqa: F401
 from .engines import NO_PENALTY, Engine, Penalty, differentiable, foreach, loop
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 NUMBERS = ("lr", "momentum", "eps", "weight_decay")  # options that a step can be given wrong
+NO_STATE = MappingProxyType({})  # what a parameter remembers that has nothing to remember yet
 FOREACH_DEVICES = ("cuda", "xpu", "mtia")  # where one call for many tensors is the default
 
 
@@ -61,6 +63,7 @@ class Optimizer(compat.Hooks):
     """
 
     complex_as_pairs = False  # show complex parameters to the rule as pairs of real numbers
+    elementwise = False  # the loop may run the rule on a part of a tensor at a time: see `blocks`
     state_keys: tuple[str, ...] = ()
     option_keys: tuple[str, ...] = ()
     counts_steps = False
@@ -75,8 +78,9 @@ class Optimizer(compat.Hooks):
         super().__init_subclass__(**kwargs)
         if "rule" in vars(cls):
             parameters = inspect.signature(cls.rule).parameters.values()
-            names = [p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
-            cls.state_keys = tuple(names[2:])
+            keys = (p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD)
+            cls.state_keys = tuple(keys)[2:]
+            cls.elementwise = vars(cls).get("elementwise", False)  # said of this rule alone
         if "scalars" in vars(cls):
             parameters = inspect.signature(cls.scalars).parameters.values()
             cls.option_keys = tuple(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
@@ -169,8 +173,7 @@ class Optimizer(compat.Hooks):
         with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
             work = [(group, *self._plan(group)) for group in self.param_groups]
             for group, engine, params in work:
-                if params:
-                    self._update(group, engine, params)
+                self._update(group, engine, params)
         return loss
 
     def _plan(self, group: dict[str, Any]) -> tuple[Engine, list[Tensor]]:
@@ -180,28 +183,29 @@ class Optimizer(compat.Hooks):
         params = [p for p in group["params"] if p.grad is not None]
         compat.refuse_recording(self.counts_steps)
         self.check(group, params)
-        return choose_engine(group, params), params
+        engine = choose_engine(group, params)
+        return (blocks.loop if engine is loop and self.elementwise else engine), params
 
     def _update(self, group: dict[str, Any], engine: Engine, params: list[Tensor]) -> None:
         """Let the engine run the rule over the parameters of one group."""
         values = {key: _squeeze(group[key]) for key in self.option_keys}
         penalty = self.penalty(group)
+        states = [self.init_state(p, group) for p in params]
+        columns = ([state.get(key) for state in states] for key in self.state_keys)
+        rows = list(zip(params, [p.grad for p in params], *columns, strict=True))
         # Parameters that missed a gradient lag behind. All in a batch have made the same number of
         # steps, so one set of numbers serves the whole batch.
-        batches: dict[tuple[float, ...], list[tuple[Any, ...]]] = defaultdict(list)
-        step: tuple[float, ...] = ()
-        for p in params:
-            state = self.init_state(p, group)
-            if self.counts_steps:
-                state["step"] += 1
-                step = (state["step"].item(),)
-            batches[step].append((p, p.grad, *map(state.get, self.state_keys)))
+        batches: dict[tuple[float, ...], list[tuple[Any, ...]]] = {(): rows}
+        if self.counts_steps:
+            batches = defaultdict(list)
+            for state, row in zip(states, rows, strict=True):
+                batches[(state["step"].add_(1).item(),)].append(row)
 
         for step, rows in batches.items():
             numbers = self.scalars(*step, **values)
             results = engine(self.rule, rows, penalty, numbers, self.complex_as_pairs)
             for row, result in zip(rows, results, strict=True):
-                if result is not None:
+                if result is not None and result is not row[2]:
                     self.state[row[0]][self.state_keys[0]] = result
 
     def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -212,7 +216,7 @@ class Optimizer(compat.Hooks):
 
     def init_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of ``p``, made first if it has none. The rule may add to it."""
-        return self.state.get(p, {})
+        return self.state.get(p, NO_STATE)
 
     def penalty(self, group: dict[str, Any]) -> Penalty:
         """Sign and weight decay of a group: they come before the rule, and are the same for all."""
@@ -278,10 +282,8 @@ class Optimizer(compat.Hooks):
         param_of = dict(zip(saved_params, params, strict=True))
         state: defaultdict[Any, Any] = defaultdict(dict)
         for number, saved in state_dict["state"].items():
-            if number in param_of:
-                state[param_of[number]] = _moved(saved, param_of[number])
-            else:
-                state[number] = saved
+            p = param_of.get(number)  # None: an entry that belongs to no parameter
+            state[number if p is None else p] = saved if p is None else _moved(saved, p)
         for group, saved_group in zip(self.param_groups, saved_groups, strict=True):
             saved_group["params"] = group["params"]
             if "param_names" in group:
@@ -327,16 +329,15 @@ def choose_engine(group: dict[str, Any], params: list[Tensor]) -> Engine:
         # A subclass of Parameter may mean something by its methods that a list call would skip, and
         # the numbers of Adam have to be numbers there.
         numbers = (group["lr"], *group["betas"]) if "betas" in group else ()
-        use_foreach = all(
-            type(p) in (Tensor, torch.nn.Parameter) and p.device.type in FOREACH_DEVICES
-            for p in params
-        ) and not any(isinstance(x, Tensor) for x in numbers)
+        use_foreach = not any(isinstance(x, Tensor) for x in numbers) and all(
+            type(p) in (Tensor, nn.Parameter) and p.device.type in FOREACH_DEVICES for p in params
+        )
     return foreach if use_foreach else loop
 
 
 def _require_numbers(if_many: type[Exception], **numbers: Any) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, SupportsFloat):
+        if not hasattr(value, "__float__"):
             raise TypeError(f"{name} must be a number, not {value!r}")
         if isinstance(value, Tensor) and value.numel() != 1:
             raise if_many(f"{name} must be one number, and not {value.numel()} in a tensor")
