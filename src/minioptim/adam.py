@@ -88,9 +88,10 @@ class Adam(Optimizer):
         super().__init__(params, what | dict(maximize=maximize) | how)
 
     def check(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        beta1, beta2 = group["betas"]
         if group["foreach"] and params:
             _refuse_tensors(RuntimeError, lr=group["lr"])
-            _refuse_tensors(ValueError, beta1=group["betas"][0], beta2=group["betas"][1])
+            _refuse_tensors(ValueError, beta1=beta1, beta2=beta2)
         needed = {"step", *self.state_keys[: 3 if group["amsgrad"] else 2]}
         for p in params:
             if p.grad.is_sparse:
@@ -104,8 +105,7 @@ class Adam(Optimizer):
         state = self.state[p]
         if len(state) == 0:
             state["step"] = torch.tensor(0.0, dtype=step_dtype(), device="cpu")
-            state["exp_avg"] = torch.zeros_like(p)
-            state["exp_avg_sq"] = torch.zeros_like(p)
+            state.update(exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
             if group["amsgrad"]:
                 state["max_exp_avg_sq"] = torch.zeros_like(p)
         return state

@@ -171,9 +171,9 @@ class Optimizer(compat.Hooks):
             with torch.enable_grad():
                 loss = closure()
         with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
-            work = [(group, *self._plan(group)) for group in self.param_groups]
-            for group, engine, params in work:
-                self._update(group, engine, params)
+            # A list, not a generator: all groups are checked before one is changed.
+            for work in [(group, *self._plan(group)) for group in self.param_groups]:
+                self._update(*work)
         return loss
 
     def _plan(self, group: dict[str, Any]) -> tuple[Engine, list[Tensor]]:
@@ -362,13 +362,11 @@ def _names_and_tensors(params: Any) -> tuple[list[str], list[Tensor]]:
 
 def _moved(value: Any, p: Tensor, key: Any = None) -> Any:
     """A saved value on the device of ``p``, and in its dtype where that is a floating one."""
-    if isinstance(value, Tensor):
-        if key == "step":
-            return value
+    if isinstance(value, Tensor) and key != "step":
         return value.to(p.device, p.dtype if p.is_floating_point() else None)
     if isinstance(value, dict):
         return {k: _moved(v, p, k) for k, v in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
+    if isinstance(value, Iterable) and not isinstance(value, (str, Tensor)):
         return type(value)(_moved(v, p) for v in value)
     return value
 
