@@ -26,8 +26,9 @@ $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 book: $(VENV)/.ready  ## build the site into _build/html, executing what changed
 	@$(BIN)/python tools/build.py
 
+# LONG=1 runs the tests of the longest checks too, which are skipped otherwise
 test: $(VENV)/.ready  ## run all tests: pytest over tests/, and every notebook, strictly
-	@$(BIN)/python tools/run_tests.py --tests
+	@$(BIN)/python tools/run_tests.py --tests $(if $(LONG),--long)
 
 # PRETEND=1 takes a device that every machine has: real values, and nothing may mix with the CPU
 test-cuda: $(VENV)/.ready  ## on a machine with CUDA: the tests for it and every notebook, recorded

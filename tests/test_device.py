@@ -11,6 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from test_parity import with_engine
 
 # Autograd on a fake CUDA tensor ends the process, so this runs in one of its own.
@@ -90,6 +91,7 @@ def test_state_follows_its_parameter_and_nothing_mixes_devices():
     assert run.stdout.count("seen:") == 2  # the careless one, in both engines
 
 
+@pytest.mark.long
 def test_the_tests_for_cuda_pass_on_a_device_that_only_pretends():
     """The cases whose names are short, in the loop and in foreach."""
     options = ["-p", "elsewhere", "-q", "-m", "cuda", "-k", "not (weight_decay or maximize or eps)"]

@@ -271,6 +271,7 @@ def killed(folder: Path, place: str, shard: str) -> Runs:
     return start(folder, {"killed": case(shard=shard, path=path, die=place)}, 2, restarts=1)
 
 
+@pytest.mark.distributed
 def test_a_killed_process_costs_nothing_but_time(two: Runs, tmp_path: Path) -> None:
     resumed, undisturbed = killed(tmp_path, "in a step", "fsdp")["killed"], two["fsdp"]
     assert resumed["begins at"] == 1

@@ -108,6 +108,7 @@ def run_of(only: str, tmp_path: Path, change: str = "") -> tuple[int, str]:
     return ended.returncode, ended.stdout + ended.stderr
 
 
+@pytest.mark.long
 def test_a_fault_is_killed_where_it_lives_and_where_it_is_imported(tmp_path: Path) -> None:
     """The sign of SGD's step, in a live function; a table of compat.py, read while importing."""
     code, said = run_of("alpha=-lr) -> p.add_(g, alpha=lr)", tmp_path)
@@ -149,6 +150,7 @@ def test_the_rounds_of_a_search_are_all_different_and_add_up() -> None:
     assert {name for _, name, _ in both} == set(search.SEARCHES)
 
 
+@pytest.mark.long
 def test_the_same_seed_searches_the_same_and_a_difference_is_said(monkeypatch: Any) -> None:
     seen: list[Any] = []
     import test_random_runs

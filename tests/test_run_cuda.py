@@ -136,6 +136,7 @@ def test_a_part_is_not_recorded(
 MIXED = "import torch, walkthrough\nx = torch.ones(2, device=walkthrough.device())\n"
 
 
+@pytest.mark.long
 def test_a_notebook_that_mixes_devices_is_named(tmp_path: Path) -> None:
     """And nothing is written: what it prints may differ there."""
     good = notebook(tmp_path / "good.ipynb", MIXED + "print(x.device, (x + x).sum().item())")
@@ -164,6 +165,7 @@ def test_tests_are_counted(tmp_path: Path) -> None:
     assert counts == {"passed": 1, "failed": 1, "skipped": 2}
 
 
+@pytest.mark.long
 def test_the_tests_for_cuda_are_found_by_their_mark() -> None:
     """Without a GPU all of them are skipped, none passes."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "--collect-only", "tests"]

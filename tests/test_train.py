@@ -234,7 +234,12 @@ def program(*arguments: str, code: str | None = None) -> subprocess.CompletedPro
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [("step", "run.pt"), ("write", "run.pt"), ("replace", "run.pt"), ("replace", "run")],
+    [
+        pytest.param("step", "run.pt", marks=pytest.mark.long),
+        ("write", "run.pt"),
+        pytest.param("replace", "run.pt", marks=pytest.mark.long),
+        ("replace", "run"),
+    ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     place: str, name: str, tmp_path: Path

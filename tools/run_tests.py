@@ -23,7 +23,7 @@ import nbformat
 from execute import ROOT, find
 
 
-def compare(places: list[Path], report: Path) -> int:
+def compare(places: list[Path], report: Path, more: list[str]) -> int:
     """Run pytest with nbval; on two processors, never splitting a notebook over both."""
     command = [sys.executable, "-m", "pytest", "-q", "-rfEs", "--nbval", f"--rootdir={ROOT}"]
     command += ["-c", str(ROOT / "pyproject.toml"), f"--junitxml={report}"]
@@ -31,7 +31,9 @@ def compare(places: list[Path], report: Path) -> int:
     if len(places) > 1:
         command += ["-n", "2", "--dist", "loadscope"]
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
-    return subprocess.run([*command, *map(str, places)], cwd=ROOT, env=environment).returncode
+    return subprocess.run(
+        [*command, *more, *map(str, places)], cwd=ROOT, env=environment
+    ).returncode
 
 
 def count(notebooks: list[Path], report: Path) -> list[str]:
@@ -57,13 +59,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all under book/")
     parser.add_argument("--tests", action="store_true", help="run tests/ too")
+    parser.add_argument("--long", action="store_true", help="run those that take long too")
     options = parser.parse_args()
     notebooks = [path.resolve() for path in options.notebooks] or find()
     if not notebooks:
         parser.error("no notebook under book/")
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        code = compare([ROOT / "tests"] * options.tests + notebooks, report)
+        places = [ROOT / "tests"] * options.tests + notebooks
+        code = compare(places, report, ["--long"] * options.long)
         faults = [] if code else count(notebooks, report)
     for fault in faults:
         print(fault, file=sys.stderr)
