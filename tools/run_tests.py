@@ -25,7 +25,7 @@ from execute import ROOT, find
 
 def compare(places: list[Path], report: Path) -> int:
     """Run pytest with nbval; on two processors, never splitting a notebook over both."""
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval", f"--rootdir={ROOT}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "--nbval", f"--rootdir={ROOT}"]
     command += ["-c", str(ROOT / "pyproject.toml"), f"--junitxml={report}"]
     command += ["-o", "junit_family=xunit1"]  # this form names the file of each case
     if len(places) > 1:

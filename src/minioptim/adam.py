@@ -64,6 +64,8 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
+        if not hasattr(betas, "__getitem__"):
+            raise TypeError(f"betas must be two floats or two tensors, not {betas!r}")
         beta1, beta2 = betas[0], betas[1]
         if foreach and not capturable:
             _refuse_tensors(ValueError, lr=lr, beta1=beta1, beta2=beta2)

@@ -14,14 +14,8 @@ from torch.utils.hooks import RemovableHandle as Handle
 _step_pre_hooks: OrderedDict[int, Callable] = OrderedDict()
 _step_post_hooks: OrderedDict[int, Callable] = OrderedDict()
 
-INSTANCE_HOOKS = (
-    "_optimizer_step_pre_hooks",
-    "_optimizer_step_post_hooks",
-    "_optimizer_state_dict_pre_hooks",
-    "_optimizer_state_dict_post_hooks",
-    "_optimizer_load_state_dict_pre_hooks",
-    "_optimizer_load_state_dict_post_hooks",
-)
+CALLS = ("step", "state_dict", "load_state_dict")  # each has hooks before it and after it
+INSTANCE_HOOKS = [f"_optimizer_{call}_{when}_hooks" for call in CALLS for when in ("pre", "post")]
 
 EPOCH_IS_DEPRECATED = "step(epoch) is deprecated: call step(), which keeps what others did to lr"
 

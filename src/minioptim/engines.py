@@ -168,13 +168,8 @@ class Pure:
     def __neg__(self) -> "Pure":
         return Pure(-self.tensor)
 
-    @property
-    def device(self) -> torch.device:
-        return self.tensor.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
+    device = property(lambda self: self.tensor.device)
+    dtype = property(lambda self: self.tensor.dtype)
 
 
 _FORMULAS: dict[str, Callable[..., Tensor]] = {

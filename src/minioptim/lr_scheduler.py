@@ -137,7 +137,8 @@ class LRScheduler:
             lrs = list(self._get_closed_form_lr() if closed_form else self.get_lr())
             if len(lrs) != len(groups):
                 raise ValueError(f"{lrs} has no rate for a group that was added after building")
-        except Exception:
+        except Exception as error:
+            error.add_note(f"in step {self.last_epoch} of {type(self).__name__}")
             self.last_epoch = epoch_before
             raise
         finally:
@@ -159,15 +160,20 @@ class LRScheduler:
         """Continue where ``state_dict`` was written, by this library or by ``torch.optim``."""
         for key in self._stateful:
             _load_into(getattr(self, key), state_dict[key])
-        vars(self).update({k: v for k, v in state_dict.items() if k not in self._stateful})
+        vars(self).update({k: v for k, v in dict(state_dict).items() if k not in self._stateful})
 
 
 def _require(condition: bool, rule: str, got: Any, error: type[Exception] = ValueError) -> None:
     if not condition:
-        raise error(f"{rule}, not {got!r}")
+        raise error(f"{rule}, not {got!r:.120}")
+
+
+def _require_number(name: str, value: Any) -> None:
+    _require(isinstance(value, SupportsFloat), f"{name} must be a number", value, TypeError)
 
 
 def _require_positive_int(name: str, value: Any) -> None:
+    _require_number(name, value)
     _require(value >= 1 and isinstance(value, int), f"{name} must be an int greater than 0", value)
 
 
@@ -183,8 +189,7 @@ def _copy(x: Any) -> Any:
 
 
 def _present_lrs(optimizer: Optimizer) -> list[LR]:
-    groups = optimizer.param_groups
-    return [lr.clone() if isinstance(lr := group["lr"], Tensor) else lr for group in groups]
+    return [_copy(group["lr"]) for group in optimizer.param_groups]
 
 
 def _set_lr(group: dict[str, Any], lr: LR) -> None:
@@ -459,6 +464,7 @@ class ConstantLR(_Recursive):
     closed_form = staticmethod(constant_lr)
 
     def check(self) -> None:
+        _require_number("factor", self.factor)
         _require(0 <= self.factor <= 1, "factor must be in [0, 1]", self.factor)
 
     def ratio(self, t: int) -> float:
@@ -503,6 +509,8 @@ class LinearLR(_Recursive):
     closed_form = staticmethod(linear_lr)
 
     def check(self) -> None:
+        _require_number("start_factor", self.start_factor)
+        _require_number("end_factor", self.end_factor)
         _require(0 < self.start_factor <= 1, "start_factor must be in (0, 1]", self.start_factor)
         _require(0 <= self.end_factor <= 1, "end_factor must be in [0, 1]", self.end_factor)
 
@@ -1002,6 +1010,7 @@ class ReduceLROnPlateau(LRScheduler):
     eps: float = 1e-8
 
     def __post_init__(self, min_lr: float | list[float]) -> None:
+        _require_number("factor", self.factor)
         _require(not self.factor >= 1.0, "factor must be less than 1", self.factor)
         self.min_lrs = _per_group("min_lr", min_lr, _checked(self.optimizer))
         self.default_min_lr = None if isinstance(min_lr, (list, tuple)) else min_lr
@@ -1040,10 +1049,8 @@ class ReduceLROnPlateau(LRScheduler):
             self.num_bad_epochs = 0
         self._last_lr = _present_lrs(self.optimizer)
 
-    @property
-    def in_cooldown(self) -> bool:
-        """True while a recent reduction is given time to work."""
-        return self.cooldown_counter > 0
+    # True while a recent reduction is given time to work
+    in_cooldown = property(lambda self: self.cooldown_counter > 0)
 
     def _is_better(self, metric: float, best: float) -> bool:
         margin = self.threshold if self.mode == "max" else -self.threshold

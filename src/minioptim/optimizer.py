@@ -31,6 +31,7 @@ from .engines import NO_PENALTY, Engine, Penalty, differentiable, foreach, loop
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
+NUMBERS = ("lr", "momentum", "eps", "weight_decay")  # options that a step can be given wrong
 FOREACH_DEVICES = ("cuda", "xpu", "mtia")  # where one call for many tensors is the default
 
 
@@ -84,7 +85,7 @@ class Optimizer(compat.Hooks):
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self._init_hooks()
-        if isinstance(params, Tensor):
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(f"params must be an iterable of tensors, not {torch.typename(params)}")
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -104,6 +105,8 @@ class Optimizer(compat.Hooks):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"a parameter group is a dict, not {torch.typename(param_group)}")
+        if "params" not in param_group:
+            raise KeyError(f"a parameter group needs 'params', and has {[*param_group]}")
         names, tensors = _names_and_tensors(param_group["params"])
         for p in tensors:
             if not isinstance(p, Tensor):
@@ -173,6 +176,7 @@ class Optimizer(compat.Hooks):
     def _plan(self, group: dict[str, Any]) -> tuple[Engine, list[Tensor]]:
         """The engine, and the parameters that have a gradient; all checked before any update."""
         _refuse_unsupported(group)
+        _require_numbers(TypeError, **{key: group[key] for key in NUMBERS if key in self.defaults})
         params = [p for p in group["params"] if p.grad is not None]
         self.check(group, params)
         return choose_engine(group, params), params
@@ -345,8 +349,8 @@ def _refuse_unsupported(group: dict[str, Any]) -> None:
 
 
 def _names_and_tensors(params: Any) -> tuple[list[str], list[Tensor]]:
-    if isinstance(params, set):
-        raise TypeError("a set has no order, and state is saved by position: pass a list")
+    if isinstance(params, set) or not isinstance(params, Iterable):
+        raise TypeError(f"params must be a list: state is saved by position, got {params!r:.60}")
     items = [params] if isinstance(params, Tensor) else list(params)
     names = [item[0] for item in items if isinstance(item, tuple)]
     if names and len(names) < len(items):

@@ -53,9 +53,8 @@ class SGD(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError(f"lr must be one number, and not {lr.numel()} in a tensor")
-        _require_numbers(RuntimeError, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        _require_numbers(ValueError, lr=lr)
+        _require_numbers(RuntimeError, momentum=momentum, weight_decay=weight_decay)
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")

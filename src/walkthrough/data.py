@@ -20,6 +20,10 @@ class Digits(NamedTuple):
         which = slice(which, which + 1) if isinstance(which, int) else which
         return Digits(self.x[which], self.y[which])
 
+    def to(self, place: torch.device) -> "Digits":
+        """The same ones on another device."""
+        return Digits(self.x.to(place), self.y.to(place))
+
 
 def digits(dtype: torch.dtype = torch.float64) -> tuple[Digits, Digits]:
     """The 1,797 images, the first 1,437 for training and the last 360 (other writers) for testing.

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -157,26 +158,37 @@ def scores(lines: Iterable[str]) -> dict[str, list[float]]:
 # --- several processes ----------------------------------------------------------------------------
 
 
-def torchrun(arguments: Sequence[str], processes: int = 2, timeout: float = 240) -> list[str]:
+def torchrun(
+    arguments: Sequence[str],
+    processes: int = 2,
+    timeout: float = 240,
+    program: Sequence[str] = ("-m", "walkthrough.train"),
+    restarts: int = 0,
+) -> list[str]:
     """Start `walkthrough.train` under torchrun, wait for its end, and return what it printed.
 
     Args:
         arguments: of the command line of `walkthrough.train`.
-        processes: how many.
+        processes: how many. They meet on this machine, and no other can join or listen.
         timeout: seconds; then torchrun is asked to stop, and stops its processes.
+        program: another one to start.
+        restarts: how often all are started again when one of them has failed or was killed.
 
     Raises:
         subprocess.TimeoutExpired: it took longer.
         RuntimeError: it failed; with the last lines that it wrote.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", "-m", "walkthrough.train", *arguments]
+    command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    command += [*program, *arguments]
+    names = {name for _, name in socket.if_nameindex()}
+    loopback = {"GLOO_SOCKET_IFNAME": "lo" if "lo" in names else "lo0"}
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | loopback,
     ) as process:
         try:
             out, err = process.communicate(timeout=timeout)

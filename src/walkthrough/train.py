@@ -9,12 +9,16 @@ From a command line::
 Optimizer and scheduler are named as in ``torch.optim``, and come from there or from `minioptim`.
 A checkpoint is written after every epoch. A run that was killed and resumed ends with the same
 parameters as one that was not, to the last bit, if it goes on with as many threads on such a CPU.
+(With one exception: ``torch.optim.NAdam`` forgets on loading that it has a factor in float32.)
 
 Started by torchrun it trains in several processes as if they were one, each with its share of every
-batch, and the first of them prints and saves::
+batch, and the first of them prints::
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 \\
         -m walkthrough.train ...the same...
+
+With ``--shard`` each of them holds a part only of what the optimizer remembers, or of everything:
+see `walkthrough.distributed`.
 """
 
 from __future__ import annotations
@@ -24,34 +28,31 @@ import ast
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import minioptim
 
-from . import data
+from . import data, distributed, summary
+from .distributed import processes, rank_and_world
 from .environment import device
+from .refused import Refused, refuse
 from .training import accuracy, mean_loss
 
 LIBRARIES = {"torch.optim": torch.optim, "minioptim": minioptim}
 NETWORKS = ("dense", "conv")
+DEVICES = ("book", "auto", "cpu", "cuda")
 FORMAT = "walkthrough.train, 2"
 # They need schedulers, a closure, or sparse gradients: more than a name and options.
 NOT_BY_NAME = ("SequentialLR", "ChainedScheduler", "LBFGS", "SparseAdam")
-NOT_IN_A_RUN = ("epochs", "library")  # may be another one when a run goes on
-PATIENCE = timedelta(seconds=60)  # a process that waits longer for another one gives up
-
-
-class Refused(Exception):
-    """What the user asked for cannot be done. The message says why; nothing has been changed."""
+NOT_IN_A_RUN = ("epochs", "library", "device", "shard")  # may be another one when a run goes on
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Settings:
     hidden: int = 32  # units of the hidden layer, or channels of the convolution
     seed: int = 0  # of the first parameters and of the order of the data
     library: str = "torch.optim"
+    device: str = "book"  # auto, cpu or cuda; book: the CPU unless WALKTHROUGH_DEVICE says another
+    shard: str = "none"  # what processes share besides batches: see `walkthrough.distributed`
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "hidden"):
@@ -85,6 +88,7 @@ class Settings:
             refuse(f"lr must be a finite number, not {self.lr}")
         for name, allowed in (
             ("cadence", ("epoch", "batch")), ("library", tuple(LIBRARIES)), ("network", NETWORKS),
+            ("device", DEVICES), ("shard", distributed.SHARDS),
         ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 refuse(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)}")
@@ -105,11 +109,14 @@ class Run:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.device = place(settings)
         with torch.random.fork_rng(devices=[]):  # the caller's generator is left alone
             torch.manual_seed(settings.seed)
-            self.model = network(settings).to(device(), torch.float64)
+            self.model = network(settings).to(self.device, torch.float64)
         self.rank, self.world = rank_and_world()
-        alone = self.world == 1
+        alone = self.world == 1 or settings.shard == "fsdp"
+        if settings.shard == "fsdp":
+            distributed.shard_model(self.model, self.device)
         self.replica = self.model if alone else DistributedDataParallel(self.model)
         self.optimizer, self.scheduler = build(settings, self.model)
         self.order = torch.Generator().manual_seed(settings.seed)
@@ -127,7 +134,7 @@ class Run:
             loss = mean_loss(self.replica, digits.pick(share)) * weight
             loss.backward()  # with several processes, their mean gradient
             self.optimizer.step()
-            loss = self.mean(loss)
+            loss = distributed.mean(loss)
             self.record["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
             self.record["loss"].append(loss.item())
             if self.settings.cadence == "batch":
@@ -136,20 +143,10 @@ class Run:
         if self.settings.cadence == "epoch":
             self.step_scheduler(self.epoch_loss())
 
-    def mean(self, value: Tensor) -> Tensor:
-        """The mean of a value over all processes."""
-        value = value.detach().clone()
-        if self.world > 1:
-            distributed.all_reduce(value)  # the sum
-        return value / self.world
-
     def agreed(self) -> bool:
-        """Whether all processes have the same parameters, to the last bit."""
-        digests: list[Any] = [self.digest()]
-        if self.world > 1:
-            digests = [None] * self.world
-            distributed.all_gather_object(digests, self.digest())
-        return len(set(digests)) == 1
+        """Whether all processes have the same parameters and rates, to the last bit."""
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        return len(set(distributed.everyones(f"{self.digest()} {rates}"))) == 1
 
     def epoch_loss(self) -> float:
         """The mean loss of the last epoch, measured batch by batch while it went on."""
@@ -165,7 +162,9 @@ class Run:
 
     def digest(self) -> str:
         """Eight hexadecimal digits that stand for every bit of the parameters."""
-        flat = torch.cat([p.detach().cpu().flatten() for p in self.model.parameters()])
+        flat = torch.cat(
+            [distributed.whole(p.detach()).cpu().flatten() for p in self.model.parameters()]
+        )
         return hashlib.sha256(flat.numpy().tobytes()).hexdigest()[:8]
 
 
@@ -178,10 +177,25 @@ def network(settings: Settings) -> nn.Sequential:
     return nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
 
 
+def place(settings: Settings) -> torch.device:
+    """Where a run computes. Of several CUDA devices it is the one this process has taken.
+
+    Raises:
+        Refused: CUDA is asked for and there is none.
+    """
+    names = {"auto": "cuda" if torch.cuda.is_available() else "cpu", "book": str(device())}
+    found = torch.device(names.get(settings.device, settings.device))
+    if found.type == "cuda" and not torch.cuda.is_available():
+        refuse("this machine, or this build of PyTorch, has no CUDA device that could be used")
+    return found
+
+
 def build(settings: Settings, model: nn.Module) -> tuple[Any, Any]:
     """The optimizer, and the scheduler or None."""
     library = LIBRARIES[settings.library]
     make = pick(library, settings.library, settings.optimizer, library.Optimizer)
+    if settings.shard == "zero":
+        make = distributed.shard_state(make)
     optimizer = attempt(
         settings.optimizer,
         lambda: make(model.parameters(), lr=settings.lr, **settings.optimizer_options),
@@ -219,56 +233,35 @@ def attempt(what: str, do: Callable[[], Any]) -> Any:
         raise Refused(f"{what}: {error}") from error
 
 
-def refuse(message: str) -> NoReturn:
-    """End the program with a message, because what was asked for makes no sense.
-
-    Raises:
-        Refused: always.
-    """
-    raise Refused(message)
-
-
-# --- several processes ----------------------------------------------------------------------------
-
-
-@contextmanager
-def processes() -> Iterator[None]:
-    """Join the processes that torchrun has started, if it has, and leave them at the end."""
-    together = distributed.is_available() and distributed.is_torchelastic_launched()
-    if together:  # who, how many and where to meet stands in the environment
-        distributed.init_process_group("gloo", timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        if together:
-            distributed.destroy_process_group()
-
-
-def rank_and_world() -> tuple[int, int]:
-    """The number of this process, and how many there are: (0, 1) if it is alone."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
 # --- checkpoints ----------------------------------------------------------------------------------
+
+
+def in_folder(settings: Settings, path: Path) -> bool:
+    """Whether a checkpoint is a folder: by FSDP2 it is, and otherwise what is found is kept."""
+    return settings.shard == "fsdp" or path.is_dir()
 
 
 def save(run: Run, path: Path) -> None:
     """Write a checkpoint. At any moment ``path`` is a whole one: the last, or this one.
 
-    It is written under another name, and takes its place in one operation of the file system.
+    It is written under another name, and takes its place in one operation of the file system. All
+    processes must call this: the first one writes a file, and all of them their parts of a folder.
     """
+    folder = in_folder(run.settings, path)
     state = {
         "format": FORMAT,
         "settings": asdict(run.settings),
         "epoch": run.epoch,
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "model": None if folder else run.model.state_dict(),
+        "optimizer": None if folder else distributed.state_of(run.optimizer),
         "scheduler": None if run.scheduler is None else run.scheduler.state_dict(),
         "order": run.order.get_state(),
         "record": run.record,
     }
+    if folder:
+        distributed.write_shards(path, run.epoch, state, run.model, run.optimizer)
+    if folder or run.rank:
+        return
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
@@ -288,10 +281,12 @@ def load(path: Path, settings: Settings) -> Run:
 
     Raises:
         Refused: there is no such file; it is not a whole checkpoint of this program; or it comes
-            from a run with other settings (epochs and library may differ).
+            from a run with other settings (epochs, library, device and shard may differ).
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        file = distributed.newest(path) / distributed.REST if path.is_dir() else path
+        check_sums(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         refuse(f"there is no checkpoint {path}")
     except Exception as error:  # torch.load raises many kinds, and none of its own
@@ -299,19 +294,26 @@ def load(path: Path, settings: Settings) -> Run:
         raise Refused(f"{path} cannot be read as a checkpoint, or is cut short ({kind})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         refuse(f"{path} is not a checkpoint of this program")
+    if in_folder(settings, path) != path.is_dir():
+        refuse(f"{path} is a file, and --shard fsdp saves in folders: go on with another --shard")
     try:
         saved, now = state["settings"], asdict(settings)
         for name in now.keys() - NOT_IN_A_RUN:
             if saved[name] != now[name]:
                 refuse(f"{path} comes from a run with {name} {saved[name]!r}, not {now[name]!r}")
         run = Run(settings)  # builds the scheduler, which writes lr: so the loading comes after it
-        run.model.load_state_dict(state["model"])
-        run.optimizer.load_state_dict(state["optimizer"])
+        if path.is_dir():
+            distributed.read_shards(file.parent, state, run.model, run.optimizer)
+        else:
+            run.model.load_state_dict(state["model"])
+            run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler is not None:
+            same_keys("scheduler", run.scheduler.state_dict(), state["scheduler"])
             run.scheduler.load_state_dict(state["scheduler"])
         run.order.set_state(state["order"])
         run.epoch = int(state["epoch"])
         run.record = {key: list(map(float, state["record"][key])) for key in run.record}
+        check_record(run)
         check_state(run)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise Refused(f"{path} is damaged: {type(error).__name__} {error}") from error
@@ -320,11 +322,41 @@ def load(path: Path, settings: Settings) -> Run:
     return run
 
 
+def check_sums(file: Path) -> None:
+    """Raise an error if a bit has changed since `save`: `torch.load` would not notice.
+
+    The format is a zip archive, which holds a checksum of each of its parts.
+    """
+    with zipfile.ZipFile(file) as archive:
+        bad = archive.testzip()
+    if bad:
+        raise zipfile.BadZipFile(f"{bad} is not what was written")
+
+
+def same_keys(what: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise a ValueError if a dictionary has other keys than it should have."""
+    if different := sorted(wanted.keys() ^ found.keys()):
+        raise ValueError(f"the {what} has more or less than it should: {', '.join(different)}")
+
+
+def check_record(run: Run) -> None:
+    """Raise a ValueError if there is not the same number of steps for each epoch that is over."""
+    lengths = {len(values) for values in run.record.values()}
+    if run.epoch < 0 or len(lengths) != 1 or min(lengths) % max(run.epoch, 1):
+        raise ValueError(f"{sorted(lengths)} steps were recorded in {run.epoch} epochs")
+
+
 def check_state(run: Run) -> None:
-    """Raise a ValueError if the optimizer remembers something that does not fit its parameter."""
+    """Raise a ValueError if the optimizer remembers something that does not fit its parameter.
+
+    What fits is one number, or as many as the parameter has in each dimension, or one in it.
+    """
     for p in run.model.parameters():
-        for key, value in run.optimizer.state.get(p, {}).items():
-            if isinstance(value, Tensor) and value.dim() and value.shape != p.shape:
+        for key, value in distributed.own(run.optimizer).state.get(p, {}).items():
+            if not isinstance(value, Tensor) or not value.dim():
+                continue
+            sizes = zip(value.shape, p.shape, strict=False)
+            if value.dim() != p.dim() or any(n not in (1, whole) for n, whole in sizes):
                 raise ValueError(f"{key} has the shape {tuple(value.shape)}, not {tuple(p.shape)}")
 
 
@@ -334,15 +366,19 @@ def check_state(run: Run) -> None:
 def fit(
     settings: Settings,
     checkpoint: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | str = False,
     report: Callable[[str], None] | None = None,
+    watch: Callable[[Run, int], None] | None = None,
 ) -> Run:
     """Train, from the start or from a checkpoint, and return the run.
 
     Args:
         checkpoint: where to save after each epoch; None saves nothing.
-        resume: go on from the checkpoint, which must exist. Otherwise it must not.
-        report: called with a line of text after each epoch.
+        resume: go on from the checkpoint, which must exist. Otherwise it must not. ``"auto"``: go
+            on from it if it exists, which is what a restarted process wants.
+        report: called with a line of text after each epoch, in the first process.
+        watch: called with the run before it begins or goes on, and with its steps per epoch; it
+            may put hooks in place.
 
     Raises:
         Refused: see `Settings`, `Run` and `load`; or there is a checkpoint that would be lost.
@@ -354,22 +390,27 @@ def fit(
         refuse("to resume, say from which checkpoint")
     if path is not None and path.exists() and not resume:
         refuse(f"there is already a checkpoint {path}: resume from it, or move it away")
+    if resume == "auto":
+        resume = path is not None and distributed.begun(path)
     run = load(path, settings) if resume and path is not None else Run(settings)
-    train, test = data.digits()
+    train, test = (part.to(run.device) for part in data.digits())
     smallest = len(train.x) % settings.batch_size or settings.batch_size
     if smallest < run.world:
         refuse(f"{run.world} processes cannot share a batch of {smallest}, the last of an epoch")
+    if watch is not None:
+        watch(run, math.ceil(len(train.x) / settings.batch_size))
     while run.epoch < settings.epochs:
         attempt(f"in epoch {run.epoch + 1}", lambda: run.train_epoch(train))
-        if path is not None and run.rank == 0:
+        if path is not None:
             try:
                 save(run, path)
             except OSError as error:
                 raise Refused(f"{path} cannot be written: {error.strerror}") from error
-        if report is not None and run.rank == 0:
-            lr, right = run.record["lr"][-1], accuracy(run.model, test)
-            loss = run.epoch_loss()
-            report(f"epoch {run.epoch:3}   lr {lr:<10.4g} loss {loss:.4f}   test {right:.0%}")
+        if report is not None:
+            right = accuracy(run.model, test)  # all compute it: their parameters may be in parts
+            lr, loss = run.record["lr"][-1], run.epoch_loss()
+            if run.rank == 0:
+                report(f"epoch {run.epoch:3}   lr {lr:<10.4g} loss {loss:.4f}   test {right:.0%}")
     return run
 
 
@@ -407,7 +448,17 @@ def parser() -> argparse.ArgumentParser:
     ):  # fmt: skip
         made.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
     made.add_argument("--checkpoint", metavar="FILE", help="saved here after every epoch")
-    made.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    made.add_argument(
+        "--resume", nargs="?", const=True, default=False, choices=["auto"], metavar="auto",
+        help="go on from the checkpoint; auto: from the start if there is none yet",
+    )  # fmt: skip
+    made.add_argument("--device", default="book", help=f"{', '.join(DEVICES)}; see Settings")
+    made.add_argument(
+        "--shard", default="none", help=f"{', '.join(distributed.SHARDS)}; under torchrun"
+    )
+    made.add_argument("--table", action="store_true", help="at the end: lr and loss of the epochs")
+    made.add_argument("--memory", action="store_true", help="at the end: the bytes each holds")
+    made.add_argument("--plot", metavar="FILE", help="at the end: lr and loss, drawn")
     return made
 
 
@@ -415,7 +466,8 @@ def main(argv: list[str] | None = None) -> int:
     """The program. Returns 0, or leaves with status 2 and a line that says what was refused."""
     command = parser()
     given = vars(command.parse_args(argv))
-    checkpoint, resume, threads = (given.pop(k) for k in ("checkpoint", "resume", "threads"))
+    threads = given.pop("threads")
+    wanted = {key: given.pop(key) for key in ("checkpoint", "resume", "table", "memory", "plot")}
     try:
         if threads < 1:
             refuse(f"threads must be 1 or more, not {threads}")
@@ -423,20 +475,38 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("optimizer", "scheduler"):
             if given[name] is not None:
                 given[name], given[f"{name}_options"] = options(given[name])
-        with processes():
-            return follow(Settings(**given), checkpoint, resume)
+        settings = Settings(**given)
+        with processes(place(settings)):
+            return follow(settings, **wanted)
     except Refused as error:
         command.exit(2, f"{command.prog}: {error}\n")
 
 
-def follow(settings: Settings, checkpoint: str | None, resume: bool) -> int:
+def follow(
+    settings: Settings,
+    checkpoint: str | None,
+    resume: bool | str,
+    table: bool,
+    memory: bool,
+    plot: str | None,
+) -> int:
     """Train and print; of several processes the first one prints. Returns 0 if they agree."""
-    run = fit(settings, checkpoint, resume, lambda line: print(line, flush=True))
-    agreed = run.agreed()
+    if plot is not None:
+        summary.can_draw(plot)
+    run = fit(settings, checkpoint, resume, lambda line: print(line, flush=True), summary.watch)
+    agreed, digest = run.agreed(), run.digest()
+    held = distributed.everyones(distributed.bytes_held(run.model, run.optimizer))
     if run.rank == 0:
-        print(f"parameters {run.digest()}")
+        if table:
+            print(summary.table(run.record, run.epoch))
+        if memory:
+            print(summary.shares(held))
+        if plot is not None:
+            summary.draw(run.record, run.epoch, plot)
+        print(f"parameters {digest}")
         if run.world > 1:
-            print(f"{run.world} processes, {'the same' if agreed else 'DIFFERENT'} parameters")
+            same = "the same parameters" if agreed else "DIFFERENT parameters or rates"
+            print(f"{run.world} processes, {same}")
     return 0 if agreed else 1
 
 
