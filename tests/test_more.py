@@ -244,6 +244,16 @@ def test_state_goes_from_one_library_to_the_other(case):
         close(pair)
 
 
+def test_after_loading_a_group_of_muon_has_an_option_more():
+    """PyTorch's base class adds a default while it loads, and Muon has no such option itself."""
+    pair = Pair("Muon(p)", [draw((3, 4), torch.float64, 0)])
+    for optimizer in pair.optimizers:
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2, 2))]})
+    assert "differentiable" in pair.theirs.param_groups[1]
+    assert pair.ours.param_groups[1].keys() == pair.theirs.param_groups[1].keys()
+
+
 def test_a_planted_error_is_seen(monkeypatch):
     class Planted(more.RMSprop):
         @staticmethod

@@ -52,6 +52,7 @@ AT_ONCE = 2  # children at a time
 MEMORY = 6 << 30  # bytes a child may use beyond what it starts with
 PATIENCE = 10.0  # seconds of CPU time a test may take beyond ten times its own
 FROM_FILE = {"__init__": ["test_package.py"], "compat": ["test_optimizer.py", "test_exchange.py"]}
+STARTS = "a test that starts a process is not asked further"
 OWN = ("minioptim", "walkthrough", "pair", "conftest", "test_")
 
 
@@ -83,7 +84,7 @@ class Cover:
     def heard(self, event: str, args: Any) -> None:
         if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"):
             self.spawned = True
-            raise RuntimeError("a test that starts a process is not asked further")
+            raise RuntimeError(STARTS)
 
     def trace(self, frame: types.FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
@@ -97,7 +98,7 @@ class Cover:
             red = _run_test(item, following)
             sys.settrace(None)
             seconds = round(time.process_time() - start, 3)
-            if not self.spawned:
+            if not self.spawned and STARTS not in red:
                 runs = sorted({name.replace(".<locals>", "") for name in self.ran})
                 found = {"seconds": seconds, "runs": runs, "red": red}
                 self.tests[item.path.name][item.nodeid] = found
@@ -457,7 +458,7 @@ def near_files(file: str) -> list[str]:
     """The test files named after a file of the package."""
     stem = Path(file).stem
     own = [p.name for p in test_files() if p.name.startswith(f"test_{stem}")]
-    return own + FROM_FILE.get(stem, ["test_parity.py", "test_errors.py"])
+    return own + FROM_FILE.get(stem, ["test_parity.py", "test_bad_input.py"])
 
 
 def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> list[Verdict]:

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from walkthrough import evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 NBVAL, PYTEST, BUILD, NOBODY = "nbval", "pytest", "the builder", "nobody"
+CHECKS = (NBVAL, PYTEST, BUILD)
 # the tests that read notebooks and pages; the others read src/ and are asked by `mutants.py`
 READERS = [
     *("test_notebooks.py", "test_claims.py", "test_reference.py", "test_source_map.py"),
@@ -329,6 +331,19 @@ def plant(folder: Path, fault: Fault) -> None:
     subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
 
 
+def ask(folder: Path, fault: Fault, built: str) -> tuple[Fault, dict[str, str]]:
+    """What each check says of one fault, in a copy of its own; "" if it sees nothing."""
+    folder = copy(folder / re.sub(r"\W", "-", fault.name))
+    plant(folder, fault)
+    seen = {PYTEST: ask_pytest(folder, READERS)}
+    if fault.file.endswith(".ipynb"):
+        seen[NBVAL] = ask_nbval(folder, fault)
+    if fault.said:
+        seen[BUILD] = "a warning" if fault.said in built else ""
+    shutil.rmtree(folder)
+    return fault, seen
+
+
 def judge(fault: Fault, seen: dict[str, str]) -> str:
     """What is wrong with the answer of the checks, or ""."""
     hit = {check for check, said in seen.items() if said}
@@ -361,19 +376,12 @@ def main() -> int:
                 if fault.said:
                     plant(folder, fault)
             built = ask_builder(folder)
-        for fault in faults:
-            folder = copy(Path(name, "planted"))
-            plant(folder, fault)
-            seen = {PYTEST: ask_pytest(folder, READERS)}
-            if fault.file.endswith(".ipynb"):
-                seen[NBVAL] = ask_nbval(folder, fault)
-            if fault.said:
-                seen[BUILD] = "a warning" if fault.said in built else ""
-            shutil.rmtree(folder)
-            row = [fault.name, *(seen.get(c, "not asked") or "no" for c in (NBVAL, PYTEST, BUILD))]
-            print(" | ".join(row), flush=True)
-            rows.append(row)
-            wrong += filter(None, [judge(fault, seen)])
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for fault, seen in pool.map(lambda fault: ask(Path(name), fault, built), faults):
+                columns = (seen.get(check, "not asked") or "no" for check in CHECKS)
+                rows.append([fault.name, *columns])
+                print(" | ".join(rows[-1]), flush=True)
+                wrong += filter(None, [judge(fault, seen)])
     print("\n".join(wrong))
     if options.record and not wrong and not options.only:
         record(rows, time.monotonic() - start)
@@ -390,7 +398,7 @@ def record(rows: list[list[str]], seconds: float) -> None:
         summary=f"{len(rows)} faults were planted, one at a time. {len(rows) - len(blind)} were "
         f"seen by a check; {len(blind)} are of a kind that no check here can see, and the table "
         "says which.",
-        head=["fault", "nbval", "pytest", "the builder"],
+        head=["fault", *CHECKS],
         rows=rows,
         notes=[
             "Words are not computed: a formula, a caption or a sentence can be wrong beside a cell "

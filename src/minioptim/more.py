@@ -463,6 +463,11 @@ class Muon(_More):
     def penalty(self, group: dict[str, Any]) -> Penalty:
         return Penalty(shrink=1 - _squeeze(group["lr"]) * group["weight_decay"])
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # PyTorch's base class does so, and groups that are added later have the option
+        self.defaults.setdefault("differentiable", False)
+
     @staticmethod
     def scalars(
         *,
