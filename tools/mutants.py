@@ -308,8 +308,8 @@ class Run:
         self.collected = False
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        self.collected = True
-        self.by = self.run(self.order(session.items))
+        self.collected = not session.testsfailed  # a test file could not be imported
+        self.by = self.run(self.order(session.items)) if self.collected else None
         return True
 
     def run(self, items: Sequence[Any]) -> str | None:
@@ -486,6 +486,8 @@ def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> li
         class Collected:
             def pytest_runtestloop(self, session: Any) -> bool:
                 sys.setprofile(None)
+                if session.testsfailed:
+                    raise RuntimeError("a test file cannot be imported, without any mutant")
                 items.extend(session.items)
                 gc.collect()
                 alive.append(Live(plan.sources, imported))
