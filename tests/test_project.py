@@ -168,7 +168,7 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str,
     assert called[:begin] == (install if user == 0 and not browser else [])
     phases = [line.partition(" -- ")[2] for line in called[begin + 1 :]]
     assert phases[:3] == ["make book", "make test", "make test-site"]
-    assert [phase.split()[1] for phase in phases[3:]] == ["mutants", "search", "kills"]
+    assert [phase.split()[1] for phase in phases[3:]] == ["search", "kills"]
 
 
 def test_ci_and_the_tests_look_for_the_same_browsers() -> None:
