@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
+from jupyter_cache import get_cache
 from PIL import Image
 from sphinx.errors import SphinxError
 
@@ -158,3 +161,30 @@ def test_a_change_elsewhere_does_not(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text("1")
     assert site.code_digest(tmp_path) == before
+
+
+# --- notebooks, executed two at a time ------------------------------------------------------------
+
+
+def test_outputs_of_good_notebooks_wait_in_the_cache(tmp_path: Path) -> None:
+    sources = {"good": "print(6 * 7)", "bad": "print(6 / 0)", "also": "print(open('here').read())"}
+    (tmp_path / "here").write_text("in its folder")
+    for name, source in sources.items():
+        cell = nbformat.v4.new_code_cell(source)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    config = SimpleNamespace(
+        nb_execution_mode="cache", nb_execution_cache_path=str(tmp_path / "c"),
+        nb_execution_timeout=60,
+    )  # fmt: skip
+    app = SimpleNamespace(config=config)
+    env = SimpleNamespace(doc2path=lambda name: str(tmp_path / f"{name}.ipynb"))
+    site.execute_ahead(app, env, list(sources))
+    cache = get_cache(str(tmp_path / "c"))
+    found = {}
+    for name in sources:
+        nb = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
+        try:
+            found[name] = cache.merge_match_into_notebook(nb)[1].cells[0].outputs[0].text
+        except KeyError:
+            found[name] = None
+    assert found == {"good": "42\n", "bad": None, "also": "in its folder\n"}

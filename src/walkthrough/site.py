@@ -1,6 +1,6 @@
 """What the site needs beyond the builder and its theme: a Sphinx extension.
 
-- a change in the code or in a pinned version re-executes every notebook;
+- a change in the code or in a pinned version re-executes every notebook, two at a time;
 - the picture of the first page is drawn;
 - every page ends with licences, the torch that built it, the date and the third-party notices;
 - faults of the theme that a reader would notice are mended in the finished pages.
@@ -18,11 +18,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
 from myst_nb.sphinx_ import NbMetadataCollector
 from PIL import Image
 from sphinx.application import Sphinx
@@ -53,16 +59,62 @@ def code_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
+def cache_of(app: Sphinx, config: Config) -> Path:
+    """Where the builder keeps the outputs of notebooks."""
+    return Path(config.nb_execution_cache_path or Path(app.outdir).parent / ".jupyter_cache")
+
+
 def forget_old_outputs(app: Sphinx, config: Config) -> None:
     """Drop the notebook cache when the code changed: its key is the notebook's text alone."""
     digest = config.walkthrough_code_digest = code_digest(Path(app.srcdir))
-    cache = Path(config.nb_execution_cache_path or Path(app.outdir).parent / ".jupyter_cache")
+    cache = cache_of(app, config)
     stamp = cache / "code-digest"
     if cache.is_dir() and (not stamp.is_file() or stamp.read_text() != digest):
         LOGGER.info("src/ or a pinned version changed: every notebook is executed again")
         shutil.rmtree(cache)
     cache.mkdir(parents=True, exist_ok=True)
     stamp.write_text(digest)
+
+
+# --- two notebooks at a time --------------------------------------------------------------------
+
+AT_ONCE = 2
+
+
+def execute_ahead(app: Sphinx, env: BuildEnvironment, docnames: Sequence[str]) -> None:
+    """Execute what the builder would execute one by one; it finds the outputs in its cache.
+
+    A notebook that fails is left to the builder, which runs it once more and says what is wrong.
+    """
+    if app.config.nb_execution_mode != "cache":
+        return
+    cache = get_cache(str(cache_of(app, app.config)))
+    wanted: dict[str, nbformat.NotebookNode] = {}
+    for path in (Path(env.doc2path(docname)) for docname in docnames):
+        if path.suffix == ".ipynb":
+            nb = nbformat.read(path, as_version=4)
+            try:
+                cache.match_cache_notebook(nb)
+            except KeyError:
+                wanted[str(path)] = nb
+    if len(wanted) < 2:
+        return
+    LOGGER.info(f"Executing {len(wanted)} notebooks, {AT_ONCE} at a time ...")
+    with ProcessPoolExecutor(AT_ONCE) as pool:
+        run = partial(_execute, timeout=app.config.nb_execution_timeout)
+        for path, done in zip(wanted, pool.map(run, wanted, wanted.values()), strict=True):
+            if done.err is None:
+                data = {"execution_seconds": done.time}
+                bundle = CacheBundleIn(done.nb, path, data=data)
+                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+                LOGGER.info(f"Executed {Path(path).name} in {done.time:.0f} seconds")
+
+
+def _execute(path: str, nb: nbformat.NotebookNode, timeout: int) -> ExecutionResult:
+    cwd = str(Path(path).parent)
+    done = single_nb_execution(nb, cwd=cwd, timeout=timeout, allow_errors=False)
+    done.err = done.err and RuntimeError(str(done.err))  # an error of a cell cannot be sent
+    return done
 
 
 # --- a failing cell fails the build -------------------------------------------------------------
@@ -410,6 +462,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", forget_old_outputs)
     app.connect("config-inited", offer_binder)
     app.connect("builder-inited", draw_cover)
+    app.connect("env-before-read-docs", execute_ahead)
     app.connect("env-updated", refuse_failed_cells)
     app.connect("html-page-context", add_footer)
     app.connect("html-collect-pages", notices)

@@ -405,7 +405,9 @@ def test_nothing_runs_for_readers_who_want_no_motion(visit, play_page: str) -> N
 def test_figures_move_nothing_when_they_are_drawn(visit, play_page: str, width: int) -> None:
     page = visit(play_page, width=width).page
     page.wait_for_timeout(300)
-    assert page.evaluate("window.shifts") == []
+    # the theme's own search button waits for the theme's font of icons; in the book nothing does
+    moved = [shift for shift in page.evaluate("window.shifts") if "search-button__" not in shift]
+    assert moved == []
 
 
 def test_colours_follow_the_theme(visit, play_page: str) -> None:
