@@ -18,6 +18,7 @@ from torch._dynamo.utils import counters
 
 import minioptim
 from minioptim import fused, more
+from minioptim.engines import loop as engine
 
 # PyTorch's compiler, while it is loaded, uses something that PyTorch declares old
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
@@ -198,6 +199,91 @@ def test_state_goes_to_the_loop_and_to_pytorch_and_back(case):
         ours.step()
     for end in ends[1:]:
         assert distance(ends[0], end) < 5e-6
+
+
+# --- the rule, as the compiler gets it ------------------------------------------------------------
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """The step that is handed to the compiler, run as it is, and what the compiler was told."""
+    made = []
+
+    def compile(step, **options):
+        made.append((step, options))
+        return step
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(fused, "require_compiler", lambda device: None)
+    fused.clear()
+    yield made
+    fused.clear()
+
+
+@pytest.mark.parametrize(("case", "dtype", "bound"), CASES)
+def test_uncompiled_equal_to_the_loop_up_to_rounding(case, dtype, bound, uncompiled, monkeypatch):
+    loop, looped = run(OURS, case.replace("fused=True", "fused=False"), dtype)
+    cut = []
+    monkeypatch.setattr(fused, "loop", lambda r, rows, *a: cut.extend(rows) or engine(r, rows, *a))
+    ours, optimizer = run(OURS, case, dtype)
+    assert {row[0].numel() for row in cut} == {0, 1}  # all others went through the step
+    assert distance(ours, loop) <= bound
+    for p, q in zip(ours, loop, strict=True):
+        state, other = optimizer.state[p], looped.state[q]
+        assert list(state) == list(other)
+        for key in state:
+            assert (state[key].dtype, state[key].shape) == (other[key].dtype, other[key].shape), key
+            assert state[key].stride() == other[key].stride(), key
+            torch.testing.assert_close(state[key], other[key], rtol=bound, atol=bound)
+    assert len({id(step.__code__) for step, _ in uncompiled}) == len(uncompiled)
+    for _, options in uncompiled:
+        assert (options["fullgraph"], options["dynamic"]) == (True, True)
+
+
+def test_a_step_with_numbers_in_tensors(uncompiled):
+    """They stay where they are: a GPU would have to be waited for."""
+    ends = []
+    for lr, betas in ((0.1, (0.9, 0.99999)), (torch.tensor(0.1), (0.9, torch.tensor(0.99999)))):
+        p = torch.nn.Parameter(draw((3, 4), torch.float32, 1))
+        p.grad = draw((3, 4), torch.float32, 2)
+        optimizer = minioptim.Adam([p], lr=lr, betas=betas, fused=True)
+        for _ in range(3):
+            optimizer.step()
+        ends.append(p.detach())
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-6)
+
+
+def test_the_numbers_of_a_step_are_made_once_for_a_dtype(uncompiled, monkeypatch):
+    made = []
+    original = fused._as_tensor
+    monkeypatch.setattr(fused, "_as_tensor", lambda x, *how: made.append(how) or original(x, *how))
+    params = [torch.ones(2 + i % 3, dtype=[torch.float32, torch.float64][i % 2]) for i in range(6)]
+    for p in params:
+        p.requires_grad_().grad = torch.ones_like(p)
+    minioptim.SGD(params, fused=True).step()
+    cpu = torch.device("cpu")
+    assert made == [(cpu, torch.float32), (cpu, torch.float64)]
+
+
+def test_each_kind_of_step_is_one_to_the_compiler(uncompiled):
+    """Which state there is, dtypes and options tell kinds apart; numbers and shapes do not."""
+    wanted = 0
+    for options, kinds in (
+        (dict(lr=0.1), 1),
+        (dict(lr=0.2), 0),
+        (dict(lr=0.1, momentum=0.9), 2),  # the first step has no buffer yet
+        (dict(lr=0.1, momentum=0.8), 0),
+        (dict(lr=0.1, momentum=0.8, nesterov=True), 2),
+        (dict(lr=0.1, maximize=True), 1),
+    ):
+        params = [torch.ones(n, n, requires_grad=True) for n in (2, 3)]
+        optimizer = minioptim.SGD(params, fused=True, **options)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+        wanted += kinds
+        assert len(uncompiled) == wanted, options
 
 
 # --- what goes through the loop -------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -147,20 +148,32 @@ def test_every_command_that_is_named_exists(name: str) -> None:
 FAKE = "#!/bin/sh\necho $(basename $0) $@ >> {log}\n"
 
 
-def test_ci_runs_the_two_commands_and_samples(tmp_path: Path) -> None:
-    """Run with a stand-in for Python, which notes how it is called."""
+@pytest.mark.parametrize("browser", ["", "chromium", "google-chrome-stable"])
+@pytest.mark.parametrize("user", [0, 1000])
+def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str, user: int) -> None:
+    """Run with stand-ins for every command, which note how they are called."""
     log = tmp_path / "log"
-    (tmp_path / "python3").write_text(FAKE.format(log=log))
-    (tmp_path / "python3").chmod(0o755)
+    for name in ("python3", "apt-get", *([browser] if browser else [])):
+        (tmp_path / name).write_text(FAKE.format(log=log))
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
     for command in ("bash", "dirname", "basename", "sh"):
         (tmp_path / command).symlink_to(shutil.which(command) or "")
+    for path in tmp_path.iterdir():
+        path.chmod(0o755)
     done = subprocess.run([str(ROOT / ".ci" / "run")], env={"PATH": str(tmp_path)})
     assert done.returncode == 0
     called = log.read_text().splitlines()
-    assert called[0] == "python3 tools/timed.py --forget"
-    phases = [line.partition(" -- ")[2] for line in called[1:]]
-    assert phases[:2] == ["make book", "make test"]
-    assert [phase.split()[1] for phase in phases[2:]] == ["search", "kills"]
+    install = ["apt-get update", "apt-get install -y --no-install-recommends chromium"]
+    begin = called.index("python3 tools/timed.py --forget")
+    assert called[:begin] == (install if user == 0 and not browser else [])
+    phases = [line.partition(" -- ")[2] for line in called[begin + 1 :]]
+    assert phases[:3] == ["make book", "make test", "make test-site"]
+    assert [phase.split()[1] for phase in phases[3:]] == ["mutants", "search", "kills"]
+
+
+def test_ci_and_the_tests_look_for_the_same_browsers() -> None:
+    browsers = runpy.run_path(str(ROOT / "tests" / "site" / "conftest.py"))["BROWSERS"]
+    assert f"in ${{CHROMIUM:-}} {' '.join(browsers)}; do" in (ROOT / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize("name", ["README.md", "book/index.md"])

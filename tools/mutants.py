@@ -162,8 +162,10 @@ def _pytest(files: Sequence[Path], plugin: Any) -> int:
 def _run_test(item: Any, following: Any) -> str:
     """Run one test; what it says if it is red."""
     from _pytest.runner import runtestprotocol
+    from _pytest.warnings import catch_warnings_for_item
 
-    reports = runtestprotocol(item, nextitem=following, log=False)
+    with catch_warnings_for_item(item.config, item.ihook, "runtest", item):  # what a test ignores
+        reports = runtestprotocol(item, nextitem=following, log=False)
     return next((report.longreprtext or "red" for report in reports if report.failed), "")
 
 
@@ -351,21 +353,21 @@ def _children(
     while waiting or running:
         while waiting and len(running) < AT_ONCE and time.monotonic() < deadline:
             mutant = waiting.pop()
-            reader, writer = os.pipe()
+            # a pipe would be full at 64 KB
+            answer = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115
             child = os.fork()
             if child == 0:
-                os.close(reader)
-                _child(mutant, work, writer, limited)
-            os.close(writer)
-            running[child] = (mutant, reader)
+                _child(mutant, work, answer.fileno(), limited)
+            running[child] = (mutant, answer)
         if not running:
             return
         child, status = os.wait()
         if child not in running:
             continue
-        mutant, reader = running.pop(child)
-        with os.fdopen(reader) as pipe:
-            said = pipe.read().splitlines()
+        mutant, answer = running.pop(child)
+        with answer:
+            answer.seek(0)
+            said = answer.read().decode().splitlines()
         if said and said[-1].startswith("{"):
             done(json.loads(said[-1]) | {"name": mutant.name})
         elif os.WIFSIGNALED(status):
@@ -655,6 +657,7 @@ def preload() -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot
     import torch._dynamo
+    import torch._inductor.compile_fx
     import torch._subclasses.fake_tensor
 
 
