@@ -243,7 +243,8 @@ def test_uncompiled_equal_to_the_loop_up_to_rounding(case, dtype, bound, uncompi
 def test_a_step_with_numbers_in_tensors(uncompiled):
     """They stay where they are: a GPU would have to be waited for."""
     ends = []
-    for lr, betas in ((0.1, (0.9, 0.99999)), (torch.tensor(0.1), (0.9, torch.tensor(0.99999)))):
+    tensors = torch.tensor(0.1), (torch.tensor(0.9), torch.tensor(0.99999))
+    for lr, betas in ((0.1, (0.9, 0.99999)), tensors):
         p = torch.nn.Parameter(draw((3, 4), torch.float32, 1))
         p.grad = draw((3, 4), torch.float32, 2)
         optimizer = minioptim.Adam([p], lr=lr, betas=betas, fused=True)

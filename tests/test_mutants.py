@@ -30,7 +30,7 @@ class Rule:
             raise ValueError("some words")
         self.count += 1
         p.add_(g - buf, alpha=-lr)
-        return max(p, g)
+        return max(p, g, *zip(p, g, strict=True))
 '''
 EXPECTED = [
     "a.py: constant: LIMIT = 1 -> LIMIT = 2",
@@ -45,8 +45,9 @@ EXPECTED = [
     "a.py Rule.step: in place: p.add_(g - buf, alpha=-lr) -> p.add(g - buf, alpha=-lr)",
     "a.py Rule.step: argument: p.add_(g - buf, alpha=-lr) -> p.add_(g - buf)",
     "a.py Rule.step: sign: p.add_(g - buf, alpha=-lr) -> p.add_(g - buf, alpha=lr)",
-    "a.py Rule.step: function: return max(p, g) -> return min(p, g)",
-    "a.py Rule.step: left out: return max(p, g) -> return None",
+    "a.py Rule.step: function: max(p, g, *zip(p, g, strict=True)) -> "
+    "min(p, g, *zip(p, g, strict=True))",
+    "a.py Rule.step: left out: return max(p, g, *zip(p, g, strict=True)) -> return None",
 ]
 
 
@@ -61,6 +62,7 @@ def test_every_operator_finds_its_place(source: Any) -> None:
     names = [mutant.name for mutant in source.mutants]
     assert [name for name in EXPECTED if name not in names] == []
     assert len(names) == len(set(names))
+    assert not any("strict=False" in name or "max(g, p" in name for name in names)
     assert not any("Words" in name or "some words_" in name for name in names)
 
 

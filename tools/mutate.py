@@ -5,8 +5,9 @@ sign, another constant, a comparison that lets one value more through, a stateme
 wrong key of the state, a clone that is missing. A mutant has a name that says where it is and what
 changes, and no line number, so that an edit elsewhere does not rename it.
 
-What is not touched, because no caller can be wrong by it: docstrings, annotations, imports, and the
-words of error messages (strings with a space, f-strings).
+What is not touched, because no caller can be wrong by it: docstrings, annotations, imports, the
+words of error messages (strings with a space, f-strings), ``strict=`` of a zip, which asserts what
+holds by construction, and the order of what ``min`` and ``max`` are asked about.
 """
 
 from __future__ import annotations
@@ -205,6 +206,8 @@ class _Walk:
     def children_of_list(self, parent: Any, name: str, i: Any, item: Any) -> Iterator[Mutant]:
         if isinstance(item, ast.expr):
             yield from self.expression(item, (parent, name, i))
+        elif _is_assertion(item):
+            return
         elif isinstance(item, (ast.keyword, ast.comprehension, ast.withitem)):
             for inner, value in ast.iter_fields(item):
                 yield from self.children(item, inner, value)
@@ -305,12 +308,14 @@ class _Walk:
                     yield self.mutant("copy", place, node.args[0])
                 if name in NAMES and len(node.args) > (name == "deepcopy"):
                     yield self.mutant("function", (node.func, "id", None), NAMES[name])
-        if len(node.args) > 1 and not any(isinstance(a, ast.Starred) for a in node.args[:2]):
+        any_order = isinstance(node.func, ast.Name) and node.func.id in ("min", "max")
+        starred = any(isinstance(a, ast.Starred) for a in node.args[:2])
+        if len(node.args) > 1 and not starred and not any_order:
             a, b, *more = node.args
             swapped = ast.Call(node.func, [b, a, *more], node.keywords)
             yield self.mutant("operands", place, swapped)
         for i, keyword in enumerate(node.keywords):
-            if keyword.arg is not None:
+            if keyword.arg is not None and not _is_assertion(keyword):
                 rest = node.keywords[:i] + node.keywords[i + 1 :]
                 yield self.mutant("argument", place, ast.Call(node.func, node.args, rest))
 
@@ -390,6 +395,10 @@ def _not(test: ast.expr) -> ast.expr:
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         return test.operand
     return ast.UnaryOp(ast.Not(), test)
+
+
+def _is_assertion(node: ast.AST) -> bool:
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def _identity() -> ast.expr:
