@@ -38,6 +38,9 @@ def forgetful(path, settings):
     return run
 train.load = forgetful
 """
+LONGER = """
+kills.EPOCHS = 16  # so that most kills come after the first checkpoint, on a busy machine too
+"""
 CRASHES = """
 def crash(path, settings):
     raise ZeroDivisionError
@@ -66,6 +69,6 @@ def test_killed_runs_end_as_if_nothing_had_happened() -> None:
     ids=["in-place", "order", "crash"],
 )
 def test_a_training_loop_with_a_fault_is_found_out(fault: str, says: str) -> None:
-    run = kills(fault)
+    run = kills(LONGER + fault)
     assert run.returncode == 1, run.stdout
     assert says in run.stderr
