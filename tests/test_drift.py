@@ -287,7 +287,7 @@ def test_a_lost_panel_does_not_stop_the_command(
     assert KINDS["text"] in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("sign", ["-lr", "+lr"])
+@pytest.mark.parametrize("sign", [pytest.param("-lr", marks=pytest.mark.long), "+lr"])
 def test_the_parity_tests_run_with_the_copy(copy: Path, sign: str) -> None:
     """A copy with one sign changed fails them; so it is the copy that they run with."""
     edit(copy, "sgd.py", "param.add_(grad, alpha=-lr)", f"param.add_(grad, alpha={sign})")
