@@ -134,7 +134,8 @@ def rows_that_go_whole():
     yield "two dtypes", (long.clone(), torch.ones(2000, dtype=torch.float64), torch.zeros(2000))
     yield "a class of its own", row(type("Odd", (torch.nn.Parameter,), {})(long.clone()))
     yield "a number as state", (long.clone(), torch.ones(2000), torch.tensor(1.0))
-    yield "no memory", row(long.to("meta"))
+    yield "no memory", row(long.to("meta"), torch.ones(2000))
+    yield "a sparse gradient", row(long.clone(), torch.ones(2000).to_sparse())
 
 
 ROWS = dict(rows_that_go_whole())
@@ -269,6 +270,12 @@ def alive(library, case, shapes):
 MEMORY = ["SGD(p, 0.1, weight_decay=0.1, {})", "SGD(p, 0.1, momentum=0.9, nesterov=True, {})",
           "Adam(p, {})", "Adam(p, weight_decay=0.1, maximize=True, amsgrad=True, {})",
           "AdamW(p, {})"]  # fmt: skip
+
+
+def test_a_gradient_that_was_turned_is_overwritten_by_its_decay():
+    case = "SGD(p, 0.1, weight_decay=0.1, maximize=True, foreach=False)"
+    ours, theirs = (alive(library, case, [(300,)]) for library in (OURS, torch.optim))
+    assert (ours, theirs) == (4 * 300, 2 * 4 * 300)
 
 
 @pytest.mark.parametrize("mode", ["foreach=False", "foreach=True"])

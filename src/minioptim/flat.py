@@ -24,7 +24,7 @@ them a gradient that is assigned by hand, ``p.grad = g``, is seen only after ``z
 optimizer or ``backward``; written into, ``p.grad.copy_(g)``, it always is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from itertools import chain, pairwise
 from operator import attrgetter, is_
@@ -62,14 +62,14 @@ class FlatParameter(nn.Parameter):
     parts: list[nn.Parameter]
     names: list[str]
 
-    def __new__(cls, parts: Sequence[nn.Parameter], names: Sequence[str]) -> "FlatParameter":
+    def __new__(cls, parts: list[nn.Parameter], names: list[str]) -> "FlatParameter":
         unit = ALIGNMENT // parts[0].element_size()
         length = sum(-(-p.numel() // unit) * unit for p in parts)
         return super().__new__(cls, parts[0].detach().new_zeros(length))
 
     @torch.no_grad()
-    def __init__(self, parts: Sequence[nn.Parameter], names: Sequence[str]) -> None:
-        self.parts, self.names = list(parts), list(names)
+    def __init__(self, parts: list[nn.Parameter], names: list[str]) -> None:
+        self.parts, self.names = parts, names
         self._row = torch.zeros_like(self)  # the gradient
         self._grads = self.views(self._row)
         homes = self.views(self.detach())
@@ -85,7 +85,8 @@ class FlatParameter(nn.Parameter):
             for i, p in enumerate(self.parts)
         ]
         self._homes: list[int | None] = [p.data_ptr() for p in self.parts]
-        self._checked = -1  # the version of the data when the parts were last looked at
+        # the version of the data when the parts were last looked at
+        self._checked: int | None = None
 
     def views(self, row: Tensor) -> list[Tensor]:
         """The pieces of a tensor shaped like this one, each in the shape and layout of its part."""
@@ -98,7 +99,7 @@ class FlatParameter(nn.Parameter):
 
     def touched(self) -> None:
         """Look through the parts again when the gradient is next read."""
-        self._checked = -1
+        self._checked = None
 
     @property
     def grad(self) -> Tensor:
@@ -180,8 +181,7 @@ def flatten(module: nn.Module, params: Iterable[nn.Parameter] | None = None) -> 
             Nothing is changed then.
     """
     names = {p: name for name, p in module.named_parameters()}
-    chosen = list(dict.fromkeys(names if params is None else params))
-    chosen = [p for p in chosen if p.requires_grad]
+    chosen = [p for p in dict.fromkeys(names if params is None else params) if p.requires_grad]
     wanted = set(chosen)
     for p in chosen:
         if p not in names:
@@ -192,7 +192,7 @@ def flatten(module: nn.Module, params: Iterable[nn.Parameter] | None = None) -> 
             raise ValueError(f"{names[p]} is flat already, or has no memory yet")
     spans = sorted(
         (t.data_ptr(), t.data_ptr() + t.nbytes, t in wanted)
-        for t in chain(names, module.buffers())
+        for t in [*names, *module.buffers()]
         if not t.is_meta
     )
     for (_, end, one), (start, _, other) in pairwise(spans):
@@ -226,7 +226,7 @@ def unflatten(flats: Iterable[FlatParameter]) -> None:
             if p.grad is g:
                 p.grad = g.clone()
             _at_home.pop(p, None)
-        flat._homes, flat._checked = [None] * len(flat.parts), -1
+        flat._homes, flat._checked = [None] * len(flat.parts), None
 
 
 def copy_state(source: Any, target: Any) -> None:
@@ -257,7 +257,7 @@ def copy_state(source: Any, target: Any) -> None:
 
     state_dict = target.state_dict()
     for before, after in zip(source.param_groups, state_dict["param_groups"], strict=True):
-        after.update({key: _copy(x) for key, x in before.items() if key not in HOW})
+        after.update({key: x for key, x in before.items() if key not in HOW})
     state_dict["state"] = {i: state for i, state in enumerate(states) if state}
     target.load_state_dict(state_dict)
     for (owner, _), state in zip(_owners(target), states, strict=True):
@@ -275,7 +275,7 @@ def _piece(owner: Any, i: int, x: Any) -> Any:
     """What part ``i`` has of a value in the state of its owner."""
     if isinstance(owner, FlatParameter) and isinstance(x, Tensor) and x.shape == owner.shape:
         x = owner.views(x)[i]
-    return _copy(x)
+    return x.clone() if isinstance(x, Tensor) else x
 
 
 def _joined(flat: FlatParameter, states: list[dict[str, Any]]) -> dict[str, Any]:
@@ -296,14 +296,8 @@ def _joined(flat: FlatParameter, states: list[dict[str, Any]]) -> dict[str, Any]
     return joined
 
 
-def _copy(x: Any) -> Any:
-    return x.clone() if isinstance(x, Tensor) else x
-
-
 def _refuse_assign(module: nn.Module, state_dict: Any, prefix: str, metadata: Any, *_: Any) -> None:
-    if metadata.get("assign_to_params_buffers") and any(
-        p in _at_home for p in module.parameters(recurse=False)
-    ):
+    if metadata.get("assign_to_params_buffers") and any(p in _at_home for p in module.parameters()):
         raise RuntimeError(
             "assign=True would take the parameters out of the flat buffer: unflatten"
         )
