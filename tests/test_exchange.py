@@ -157,6 +157,18 @@ def test_counts_that_were_plain_numbers(number):
     assert all(isinstance(entry["step"], torch.Tensor) for entry in loaded["state"].values())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.int64])
+def test_counts_that_are_tensors_stay_as_they_are(dtype):
+    state = old("Adam(p, lr=0.1)")
+    for entry in state["state"].values():
+        entry["step"] = entry["step"].to(dtype)
+    o = minioptim.Adam([draw(shape, torch.float32, i) for i, shape in enumerate(SHAPES)])
+    o.load_state_dict(state)
+    for number, p in enumerate(o.param_groups[0]["params"]):
+        assert o.state[p]["step"] is state["state"][number]["step"]
+    both_load("Adam(p, lr=0.1)", state, o.param_groups[0]["params"])
+
+
 def test_buffers_that_were_none():
     state = old("SGD(p, lr=0.1, momentum=0.9)")
     for entry in state["state"].values():

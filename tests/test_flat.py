@@ -159,6 +159,38 @@ def test_a_gradient_given_by_hand_is_used():
     assert torch.equal(module[0].bias, before - 3)
 
 
+def test_a_gradient_with_a_history_leaves_it_behind():
+    module = small()
+    (flat,) = flatten(module)
+    bias = module[1].bias
+    (bias.grad,) = torch.autograd.grad((bias**3).sum(), bias, create_graph=True)
+    expected = 3 * bias.detach() ** 2
+    assert not flat.grad.requires_grad
+    assert torch.equal(bias.grad, expected)
+    assert bias.grad.untyped_storage().data_ptr() == flat.grad.data_ptr()
+
+
+def test_backward_brings_new_gradients_into_the_buffer():
+    """Before anybody asks for them: the memory of two gradients is not needed for long."""
+    module = small()
+    (flat,) = flatten(module)
+    module.zero_grad()
+    push(module)
+    assert {p.grad.untyped_storage().data_ptr() for p in module.parameters()} == {
+        flat._row.data_ptr()
+    }
+
+
+def test_gradients_that_were_there_are_taken_along():
+    plain, flat = Odd(), Odd()
+    for module in (plain, flat):
+        backward(module)
+        make = list if module is plain else lambda _, module=module: flatten(module)
+        minioptim.SGD(make(module.parameters()), lr=0.1).step()
+    agree(plain, flat)
+    assert not same(flat.conv.weight, Odd().conv.weight)
+
+
 def test_a_fused_kernel_of_pytorch_needs_to_be_told_of_a_gradient_given_by_hand():
     module = small()
     flats = flatten(module)
@@ -321,6 +353,9 @@ def test_assigned_checkpoints_are_refused():
     with pytest.raises(RuntimeError, match="assign=True would"):
         module[1].load_state_dict(checkpoint and small().state_dict(), assign=True)
     assert unlike(dict(before), dict(module.state_dict())) is None
+    with pytest.raises(RuntimeError, match="assign=True would"):
+        module.load_state_dict(nn.Sequential(small(), small().double()).state_dict(), assign=True)
+    assert unlike(dict(before), dict(module.state_dict())) is None
     module[0].load_state_dict(small().state_dict(), assign=True)  # not flat
     unflatten(flats)
     module.load_state_dict(checkpoint, assign=True)
@@ -348,6 +383,10 @@ def test_what_cannot_be_flattened_is_refused_and_nothing_changed():
         flatten(module, [*module.parameters(), *other.parameters()])
     with pytest.raises(TypeError, match="cannot flatten"):
         flatten(nn.Sequential(module, nn.LazyLinear(3)))
+    sparse = nn.Module()
+    sparse.weight = nn.Parameter(torch.eye(3).to_sparse())
+    with pytest.raises(TypeError, match="cannot flatten"):
+        flatten(sparse)
     with pytest.raises(ValueError, match="no memory yet"):
         flatten(nn.Sequential(module, nn.Linear(2, 2, device="meta")))
     assert [p.data_ptr() for p in module.parameters()] == addresses
@@ -428,11 +467,23 @@ def test_unflatten_gives_every_parameter_its_own_memory():
     agree(plain, flat)
     for p, q in zip(plain.parameters(), flat.parameters(), strict=True):
         assert same(p.grad, q.grad)
-        assert q.untyped_storage().nbytes() == q.nbytes
+        for x in (q, q.grad):
+            assert x.untyped_storage().nbytes() == x.nbytes
         assert not q._post_accumulate_grad_hooks
     with pytest.raises(RuntimeError, match="unflattened"):
         minioptim.SGD(flats, lr=0.1).step()
     flatten(flat.double())  # and again
+
+
+def test_unflatten_leaves_alone_what_is_not_in_the_buffer():
+    module = small()
+    flats = flatten(module)
+    moved, own = torch.ones(5, 3), torch.ones(5)
+    module[0].weight.data, module[0].bias.grad, module[1].bias.grad = moved, own, None
+    unflatten(flats)
+    assert module[0].weight.data_ptr() == moved.data_ptr()
+    assert module[0].bias.grad is own
+    assert module[1].bias.grad is None
 
 
 EXCHANGED = [*CASES, ("NAdam", {}), ("RMSprop", {"centered": True}), ("Adagrad", {})]
@@ -463,6 +514,20 @@ def test_state_goes_both_ways_in_the_middle_of_a_run(name, options):
         agree(plain, module)
         found = unlike(reference.state_dict()["state"], optimizer.state_dict()["state"])
         assert found is None, found
+
+
+def test_state_of_a_single_parameter_and_state_that_is_no_tensor():
+    """Older versions of PyTorch saved momentum_buffer: None."""
+    module = nn.Linear(3, 2, bias=False)
+    state = {"momentum_buffer": None, "note": "any value will do"}
+    source = minioptim.SGD(module.parameters())
+    source.state[module.weight] = dict(state)
+    flat = minioptim.SGD(flatten(module))
+    copy_state(source, flat)
+    assert flat.state_dict()["state"] == {0: state}
+    back = minioptim.SGD(module.parameters())
+    copy_state(flat, back)
+    assert back.state_dict()["state"] == {0: state}
 
 
 def test_state_without_a_flat_form_is_refused():

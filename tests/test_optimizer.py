@@ -129,6 +129,26 @@ def named_parameters(lib):
 
 
 @story
+def a_computed_tensor_is_taken_if_its_gradient_is_kept(lib):
+    (a,) = vectors(1)
+    computed = a * 2
+    with pytest.raises(ValueError, match="can't optimize"):
+        lib.SGD([computed])
+    computed.retain_grad()
+    o = lib.SGD([computed], lr=0.1)
+    computed.square().sum().backward()
+    o.step()
+    return computed.detach(), a.grad
+
+
+def test_a_parameter_given_twice_is_reported_where_the_optimizer_is_made():
+    (a,) = vectors(1)
+    with pytest.warns(UserWarning, match="a parameter appears twice") as warned:
+        minioptim.Optimizer([a, a], {"lr": 0.1})
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+@story
 def names_are_loaded_or_else_kept(lib):
     a, b = vectors(2)
     named, nameless = lib.SGD([("a", a)]), lib.SGD([b])
@@ -142,6 +162,16 @@ def names_are_loaded_or_else_kept(lib):
 
 
 @story
+def a_rate_that_foreach_refuses_is_no_matter_where_nothing_is_updated(lib):
+    a, b = vectors(2)
+    o = lib.Adam([{"params": [a], "lr": 0.2}, {"params": [b]}], foreach=True)
+    o.param_groups[1]["lr"] = torch.tensor(0.1)
+    b.grad = None
+    o.step()
+    return a.detach(), b.detach(), o.state_dict()
+
+
+@story
 def frozen_and_gradient_free_parameters_stay(lib):
     a, b, c = vectors(3)
     b.requires_grad_(False).grad = None
@@ -152,16 +182,20 @@ def frozen_and_gradient_free_parameters_stay(lib):
 
 
 @story
-def steps_are_counted_in_the_default_dtype(lib):
-    torch.set_default_dtype(torch.float64)
-    try:
-        (a,) = vectors(1)
-        o = lib.Adam([a])
-        o.step()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert o.state[a]["step"].dtype == torch.float64
-    return o.state_dict()
+def steps_are_counted_in_the_wider_default_dtype_and_no_narrower(lib):
+    out = []
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            (a,) = vectors(1)
+            o = lib.Adam([a])
+            o.step()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        out.append(o.state_dict())
+    counts = [saved["state"][0]["step"].dtype for saved in out]
+    assert counts == [torch.float64, torch.float32, torch.float32]
+    return out
 
 
 @story
@@ -542,6 +576,29 @@ def an_optimizer_without_a_step(lib):
     return o.state_dict()
 
 
+def test_a_rule_of_ones_own_is_given_the_gradient_as_it_is():
+    """Unless there are options that say otherwise."""
+
+    class Plain(minioptim.Optimizer):
+        def __init__(self, params, **options):
+            super().__init__(params, {"lr": 0.5, **options})
+
+        @staticmethod
+        def scalars(*, lr):
+            return {"lr": lr}
+
+        @staticmethod
+        def rule(p, g, *, lr):
+            p.add_(g, alpha=-lr)
+
+    for options in ({}, {"maximize": True}, {"weight_decay": 0.1}):
+        a, b = vectors(2)
+        b.data, b.grad = a.data.clone(), a.grad.clone()
+        Plain([a], **options).step()
+        torch.optim.SGD([b], lr=0.5, **options).step()
+        assert torch.equal(a, b), options
+
+
 @story
 def a_changed_adam(lib):
     """Overriding step and calling the old one; hooks run once around the outer one."""
@@ -605,6 +662,14 @@ def test_the_engine_where_foreach_is_the_default(case, kind, foreach, monkeypatc
     else:
         theirs.step()
         assert bool(called) == foreach
+
+
+def test_one_parameter_of_a_class_of_its_own_keeps_a_group_out_of_foreach(monkeypatch):
+    monkeypatch.setattr(our_optimizer, "FOREACH_DEVICES", ("cpu",))
+    a, b = vectors(2)
+    group = minioptim.SGD([a]).param_groups[0]
+    chosen = [our_optimizer.choose_engine(group, params) for params in ([a, b], [a, Odd(b)])]
+    assert chosen == [minioptim.engines.foreach, minioptim.engines.loop]
 
 
 def test_the_default_engine_is_the_loop_where_devices_are_mixed_or_foreign():
