@@ -819,6 +819,10 @@ def test_what_is_not_supported_is_refused_everywhere():
         minioptim.Adam(p, **{option: True})
     with pytest.raises(NotImplementedError, match=option):
         minioptim.AdamW([{"params": p, option: True}])
+    with pytest.raises(NotImplementedError, match=option):
+        minioptim.AdamW(p, **{option: True})
+    with pytest.raises(NotImplementedError, match=option):  # and not lr, which is a tensor
+        minioptim.Adam(p, lr=torch.tensor(0.1), foreach=True, **{option: True})
     o = minioptim.Adam(p[:2], **{option: False})
     with pytest.raises(NotImplementedError, match=option):
         o.add_param_group({"params": p[2:], option: True})
@@ -832,6 +836,18 @@ def test_what_is_not_supported_is_refused_everywhere():
     with pytest.raises(NotImplementedError, match=option):
         o.step()
     assert torch.equal(p[0], weights)
+
+
+def test_one_tensor_of_two_betas_is_refused_for_foreach_by_name():
+    p, betas = names(minioptim)["p"], (0.9, torch.tensor(0.999))
+    for library, text in ((minioptim, "beta2 cannot be a tensor"), (torch.optim, "beta")):
+        with pytest.raises(ValueError, match=text):
+            library.Adam(p, betas=betas, foreach=True)
+        o = library.Adam(p, foreach=True)
+        o.param_groups[0]["betas"] = betas
+        with pytest.raises(ValueError, match=text):
+            o.step()
+        assert not any(o.state.values()) or library is torch.optim
 
 
 @pytest.mark.parametrize("case", ["Adam(p)", "AdamW(p)", "SGD(p, lr=0.1, momentum=0.9)"])
@@ -851,7 +867,7 @@ def test_a_cuda_graph_does_not_record_a_step_that_counts(case, monkeypatch):
         with pytest.raises(RuntimeError, match="CUDA graph cannot capture a step that counts"):
             o.step()
         assert unlike(([x.detach() for x in p], o.state_dict()), before) is None
-    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     o.step()
 
 

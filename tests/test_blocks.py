@@ -133,6 +133,7 @@ def rows_that_go_whole():
     yield "complex", row(long.to(torch.complex64))
     yield "two dtypes", (long.clone(), torch.ones(2000, dtype=torch.float64), torch.zeros(2000))
     yield "a class of its own", row(type("Odd", (torch.nn.Parameter,), {})(long.clone()))
+    yield "shorter state", (long.clone(), torch.ones(2000), torch.ones(1000))
     yield "a number as state", (long.clone(), torch.ones(2000), torch.tensor(1.0))
     yield "no memory", row(long.to("meta"), torch.ones(2000))
     yield "a sparse gradient", row(long.clone(), torch.ones(2000).to_sparse())
@@ -231,6 +232,15 @@ def test_autograd_learns_of_the_step(cuts):
     again = optimizer.state[p]["exp_avg"]._version
     optimizer.step()
     assert optimizer.state[p]["exp_avg"]._version > again
+
+
+def test_flat_memory_has_no_history_and_tells_of_changes():
+    p = torch.nn.Parameter(torch.ones(3, 4))
+    row, before = blocks.flat(p), p._version
+    assert (row.shape, row.requires_grad, row._is_view()) == ((12,), False, False)
+    row.mul_(2)
+    assert p._version == before + 1
+    assert p.sum() == 24
 
 
 class Alive(TorchDispatchMode):

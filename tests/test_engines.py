@@ -8,12 +8,13 @@ import torch
 from minioptim.engines import NO_PENALTY, foreach, listable, loop
 
 
-def test_foreach_makes_one_list_for_each_dtype_of_parameters():
-    """Of parameters: a gradient may have another."""
-    dtypes, seen = (torch.float32, torch.float64), []
-    rows = [[torch.ones(2, dtype=dtype) for dtype in row] for row in product(dtypes, repeat=2)]
-    foreach(lambda p, g: seen.append([t.dtype for t in p]), rows, NO_PENALTY, {})
-    assert seen == [[torch.float32] * 2, [torch.float64] * 2]
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), ("cpu", "meta")])
+def test_foreach_makes_one_list_for_each_kind_of_parameters(kinds):
+    """Of parameters: what their gradients are like does not matter."""
+    seen = []
+    rows = [[torch.ones(2).to(kind) for kind in row] for row in product(kinds, repeat=2)]
+    foreach(lambda p, g: seen.append(list(map(id, p))), rows, NO_PENALTY, {})
+    assert seen == [[id(row[0]) for row in rows[:2]], [id(row[0]) for row in rows[2:]]]
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,8 @@ def frozen_and_gradient_free_parameters_stay(lib):
     c.grad = None
     o = lib.AdamW([a, b, c], weight_decay=0.5)
     o.step()
+    o.load_state_dict(o.state_dict())
+    o.step()
     return [a.detach(), b, c.detach(), o.state_dict()]
 
 
@@ -250,14 +252,15 @@ def zero_grad_in_all_its_forms(lib):
     out = []
     for to_none in (True, False):
         for foreach in (False, True):
-            a, b, c, d = vectors(4)
+            a, b, c, d, e = vectors(5)
             b.grad = None
+            e.grad = torch.ones(6)[3:]
             d.grad = torch.ones(3, requires_grad=True)
             c.grad = c.square().sum().mul(2) * torch.ones(3)  # a gradient with a history
             kept = a.grad
-            o = lib.SGD([a, b, c, d], foreach=foreach)
+            o = lib.SGD([a, b, c, d, e], foreach=foreach)
             o.zero_grad(set_to_none=to_none)
-            out.append([a.grad, b.grad, c.grad, d.grad, kept, kept is a.grad])
+            out.append([a.grad, b.grad, c.grad, d.grad, e.grad, kept, kept is a.grad])
             out.append([p.grad is not None and p.grad.requires_grad for p in (a, c, d)])
     return out
 

@@ -26,8 +26,8 @@ optimizer or ``backward``; written into, ``p.grad.copy_(g)``, it always is.
 
 from collections.abc import Iterable
 from functools import partial
-from itertools import chain, pairwise
-from operator import attrgetter, is_
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -65,9 +65,8 @@ class FlatParameter(nn.Parameter):
     def __new__(cls, parts: list[nn.Parameter], names: list[str]) -> "FlatParameter":
         unit = ALIGNMENT // parts[0].element_size()
         length = sum(-(-p.numel() // unit) * unit for p in parts)
-        return super().__new__(cls, parts[0].detach().new_zeros(length))
+        return super().__new__(cls, parts[0].new_zeros(length))
 
-    @torch.no_grad()
     def __init__(self, parts: list[nn.Parameter], names: list[str]) -> None:
         self.parts, self.names = parts, names
         self._row = torch.zeros_like(self)  # the gradient
@@ -79,7 +78,7 @@ class FlatParameter(nn.Parameter):
             if p.grad is not None:
                 g.copy_(p.grad)
             p.grad = g
-            _at_home[p] = True
+            _at_home[p] = None
         self._hooks: list[Any] = [
             p.register_post_accumulate_grad_hook(partial(self._bring_home, i))
             for i, p in enumerate(self.parts)
@@ -112,6 +111,8 @@ class FlatParameter(nn.Parameter):
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         self.touched()
+        for _, p, home in self._away():  # or a gradient assigned by hand would outlive this
+            p.grad = None if value is None else home
         self._row.zero_() if value is None else self._row.copy_(value)
 
     def _bring_home(self, i: int, p: nn.Parameter) -> None:
@@ -120,6 +121,11 @@ class FlatParameter(nn.Parameter):
         if p.grad is not self._grads[i]:
             with torch.no_grad():
                 p.grad = self._grads[i].copy_(p.grad)
+
+    def _away(self) -> list[tuple[str, nn.Parameter, Tensor]]:
+        """The parts whose gradient is not the view of the buffer, with that view."""
+        rows = zip(self.names, self.parts, self._grads, strict=True)
+        return [(name, p, home) for name, p, home in rows if p.grad is not home]
 
     def _check(self) -> None:
         """See that all parts and gradients are at home; bring home the gradients that are not."""
@@ -135,21 +141,16 @@ class FlatParameter(nn.Parameter):
                 f"{gone[0]} was moved, cast, frozen or unflattened, and this optimizer would not "
                 "train it: unflatten first, and flatten when the module is as it should be"
             )
-        grads = [p.grad for p in self.parts]
-        if all(map(is_, grads, self._grads)):
-            return
-        for name, grad, home in zip(self.names, grads, self._grads, strict=True):
-            if grad is home or grad is None:
-                continue
-            if grad.untyped_storage().nbytes() > grad.nbytes:
+        away = self._away()
+        for name, p, _ in away:
+            if p.grad is not None and p.grad.untyped_storage().nbytes() > p.grad.nbytes:
                 raise RuntimeError(
                     f"the gradient of {name} is a view of another buffer: with "
                     "DistributedDataParallel use gradient_as_bucket_view=False"
                 )
         with torch.no_grad():
-            for p, grad, home in zip(self.parts, grads, self._grads, strict=True):
-                if grad is not home:
-                    p.grad = home.zero_() if grad is None else home.copy_(grad)
+            for _, p, home in away:
+                p.grad = home.zero_() if p.grad is None else home.copy_(p.grad)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise RuntimeError("a flat parameter is part of its module: copy or save the module")
@@ -195,9 +196,11 @@ def flatten(module: nn.Module, params: Iterable[nn.Parameter] | None = None) -> 
         for t in [*names, *module.buffers()]
         if not t.is_meta
     )
-    for (_, end, one), (start, _, other) in pairwise(spans):
-        if end > start and (one or other):
+    ends = [0, 0]  # how far the memory of those before reaches: what stays, what moves
+    for start, end, moves in spans:
+        if start < (max(ends) if moves else ends[True]):
             raise ValueError("two tensors of the module share memory: use one Parameter for both")
+        ends[moves] = max(ends[moves], end)
 
     buckets: dict[tuple, list[nn.Parameter]] = {}
     for p in chosen:
@@ -222,7 +225,7 @@ def unflatten(flats: Iterable[FlatParameter]) -> None:
             hook.remove()
         for p, home, g in zip(flat.parts, flat._homes, flat._grads, strict=True):
             if p.data_ptr() == home:
-                p.data = p.detach().clone()
+                p.data = p.clone()
             if p.grad is g:
                 p.grad = g.clone()
             _at_home.pop(p, None)
