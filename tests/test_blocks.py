@@ -136,7 +136,6 @@ def rows_that_go_whole():
     yield "shorter state", (long.clone(), torch.ones(2000), torch.ones(1000))
     yield "a number as state", (long.clone(), torch.ones(2000), torch.tensor(1.0))
     yield "no memory", row(long.to("meta"), torch.ones(2000))
-    yield "a sparse gradient", row(long.clone(), torch.ones(2000).to_sparse())
 
 
 ROWS = dict(rows_that_go_whole())
@@ -150,6 +149,13 @@ def test_other_memory_goes_whole(name, monkeypatch):
         assert blocks.can_be_cut(fine)
         assert not blocks.can_be_cut(ROWS[name])
     assert not blocks.can_be_cut(fine)  # where autograd is on
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_what_has_no_strides_goes_whole():
+    p = torch.ones(40, 50)
+    assert blocks.is_one_block((p, torch.ones(40, 50)))
+    assert not blocks.is_one_block((p, torch.ones(40, 50).to_sparse_csr()))
 
 
 def test_memory_that_overlaps_gives_what_pytorch_gives(cuts):
