@@ -365,11 +365,12 @@ def test_a_number_knows_what_it_lacks_to_one():
 
 
 def test_a_number_in_a_tensor_is_not_read(monkeypatch):
-    """On a GPU the host would have to wait for it."""
+    """On a GPU the host would have to wait for it. What it was computed from is left behind."""
     monkeypatch.setattr(torch.Tensor, "__float__", None)
-    numbers = [0.5, torch.tensor(0.25)]
+    numbers = [0.5, torch.tensor(0.25, requires_grad=True)]
     values = fused._as_tensor(numbers, torch.device("cpu"), torch.float32)
     assert values.tolist() == [[0.5, 0.25], [0.5, 0.75]]
+    assert not values.requires_grad
 
 
 # --- what is refused ------------------------------------------------------------------------------

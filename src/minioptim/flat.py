@@ -20,8 +20,8 @@ And the parameters must stay where they are: what moves them (``.to``, ``.double
 
 Whether all are in place is looked up once a step, after ``backward``, ``zero_grad`` or an update.
 PyTorch's own fused kernels do not tell that they have updated a tensor (its version stays). With
-them a gradient that is assigned by hand, ``p.grad = g``, is seen only after ``zero_grad`` of the
-optimizer or ``backward``; written into, ``p.grad.copy_(g)``, it always is.
+them a gradient that is assigned by hand, ``p.grad = g``, is seen only if ``zero_grad`` of the
+optimizer came before it, or ``backward`` after it; written into, ``p.grad.copy_(g)``, it always is.
 """
 
 from collections.abc import Iterable
