@@ -171,6 +171,15 @@ def test_zero_grad_forgets_a_gradient_given_by_hand():
             assert torch.equal(module[0].bias, before)
 
 
+def test_zero_grad_forgets_the_gradients_of_parts_that_left():
+    module = small()
+    optimizer = minioptim.SGD(flatten(module), lr=1.0)
+    push(module)
+    module.double()
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in module.parameters())
+
+
 def test_the_gradient_of_all_parts_can_be_set():
     module = small()
     (flat,) = flatten(module)
@@ -645,6 +654,11 @@ def test_an_exchanged_state_is_a_copy():
     source.step()
     target = torch.optim.Adam(flatten(module))
     copy_state(source, target)
+    ((flat, state),) = target.state.items()
+    between = state["exp_avg"].clone()
+    for piece in flat.views(between):
+        piece.zero_()
+    assert not between.any()
     target.step()
     assert target.param_groups[0]["foreach"] is None
     assert {s["step"].item() for s in source.state.values()} == {1.0}
