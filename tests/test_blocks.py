@@ -126,6 +126,7 @@ def rows_that_go_whole():
 
     yield "a short one", row(long[:BLOCK].clone())
     yield "gaps", row(torch.arange(4000.0)[::2])
+    yield "gaps everywhere", tuple(torch.arange(4000.0)[::2] for _ in range(3))
     yield "another order", row(torch.ones(40, 50), torch.arange(2000.0).reshape(50, 40).t())
     yield "one number", row(long.clone(), torch.tensor(0.5).expand(2000))
     yield "shared memory", row(long[:1000], long[1:1001])

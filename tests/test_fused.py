@@ -362,6 +362,7 @@ def test_a_number_knows_what_it_lacks_to_one():
     found = [2 * quarter, quarter * 2, quarter / 2, 2 - quarter, quarter - 2, quarter**2]
     assert [x.item() for x in found] == [0.5, 0.5, 0.125, 1.75, -1.75, 0.0625]
     assert (-quarter).tensor.item() == -0.25
+    assert (torch.tensor([1.0, 2.0]) - quarter).tolist() == [0.75, 1.75]
 
 
 def test_a_number_in_a_tensor_is_not_read(monkeypatch):
