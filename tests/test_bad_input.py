@@ -417,6 +417,7 @@ BAD: dict[str, list[tuple[str, ...]]] = {
     "schedules": [
         ("LRScheduler(o)", "LRScheduler must define next_lrs or get_lr", "changes", "changes"),
         ("StepLR(model, 10)", "expected an optimizer, not"),
+        ("StepLR(type('Half', (), {'param_groups': []})(), 10)", "expected an optimizer, not"),
         ("StepLR(o)", "~"),
         ("StepLR(o, 10, 0.1, -1, 'too many')", "~"),
         ("StepLR(o, size=3)", "~"),
@@ -433,6 +434,7 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         ("LinearLR(o, end_factor=-0.5)", "end_factor must be in [0, 1], not -0.5"),
         ("LinearLR(o, end_factor=2)", "end_factor must be in [0, 1], not 2"),
         ("LinearLR(o, start_factor=None)", "start_factor must be a number, not None"),
+        ("LinearLR(o, end_factor=None)", "end_factor must be a number, not None"),
         ("LambdaLR(o, 0.5)", "lr_lambda must be a function of the step, not", "changes"),
         ("LambdaLR(o, [lambda t: 1.0])", "lr_lambda must be one value, or one per group,"),
         ("LambdaLR(o, [lambda t: 1.0] * 3)", "lr_lambda must be one value, or one per group,"),
@@ -507,7 +509,7 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         ("CyclicLR(o, 0.1, 1.0, scale_fn=3)", "~", "changes", "changes"),
         (
             "CyclicLR(without_momentum, 0.1, 1.0)",
-            "cycle_momentum=True needs an option momentum",
+            "cycle_momentum=True needs an option momentum or betas, not ['lr', ",
             "changes",
         ),
         ("OneCycleLR(model, 1.0, 10)", "expected an optimizer, not"),
@@ -688,6 +690,12 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         (
             "s = LambdaLR(o, lambda t: 1.0); LATE; s.step()",
             "[0.1, 0.03] has no rate for a group that was",
+            "changes",
+        ),
+        (
+            "x = iter([1.0] * 7 + [0.0]); s = CyclicLR(o, 0.1, 1, scale_fn=lambda t: 1 / next(x)); "
+            "s.step()",
+            "in step 1 of CyclicLR",
             "changes",
         ),
         (

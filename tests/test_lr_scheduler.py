@@ -35,6 +35,7 @@ SINGLE = [
     "CosineAnnealingLR(o, 10)",
     "CosineAnnealingLR(o, T_max=7, eta_min=0.01)",
     "CosineAnnealingLR(o, 1)",
+    "CosineAnnealingLR(o, 2**-53)",  # rounding decides which step comes after the lowest point
     "LambdaLR(o, lambda t: 0.95**t)",
     "LambdaLR(o, [lambda t: 1 / (1 + t), Decay(0.3)])",
     "MultiplicativeLR(o, lambda t: 0.95)",
@@ -64,6 +65,8 @@ COMBINED = [
     "SequentialLR(o, [StepLR(o, 2), CosineAnnealingWarmRestarts(o, 4), StepLR(o, 3)], [7, 15])",
     "SequentialLR(o, [MultiplicativeLR(o, Decay(1)), LambdaLR(o, Decay(1))], [7])",
     "SequentialLR(o, [StepLR(o, 2), ExponentialLR(o, 0.5)], [0])",
+    "SequentialLR(o, [ConstantLR(o, 0.3), ExponentialLR(o, 0.5)], [1])",
+    "SequentialLR(o, [StepLR(o, 2), LinearLR(o), StepLR(o, 3), ConstantLR(o)], [4, 9, 16])",
     "SequentialLR(o, [ExponentialLR(o, 0.9), LinearLR(o), StepLR(o, 3)], [6, 6])",
     "SequentialLR(o, [ChainedScheduler([StepLR(o, 3), ExponentialLR(o, 0.9)])], [])",
     "SequentialLR(o, [SequentialLR(o, [LinearLR(o), StepLR(o, 3)], [4]), LinearLR(o)], [9])",
@@ -283,6 +286,41 @@ def test_an_integer_rate_becomes_a_float_when_pytorchs_does(case):
         trace, _ = run(case, library, o, 4)
         stories.append([[(type(lr), lr) for lr in x[2]] for x in trace])
     assert stories[0] == stories[1]
+
+
+def test_one_cycle_needs_no_way_up_where_it_goes_on_after_it():
+    traces = []
+    for library, package in (theirs, torch.optim), (ours, minioptim):
+        o = optimizer_of(package)
+        run("OneCycleLR(o, 0.5, 10)", library, o, 4)
+        case = "OneCycleLR(o, 0.5, 10, pct_start=0.1, last_epoch=4)"  # refused at the beginning
+        traces.append(run(case, library, o, 5)[0])
+    assert traces[0] == traces[1]
+
+
+def test_a_scheduler_that_waits_in_another_one_can_be_sent_to_an_epoch():
+    found = []
+    for library in (theirs, ours):
+        o = optimizer_of(torch.optim)
+        waiting = library.CosineAnnealingWarmRestarts(o, 4)
+        library.SequentialLR(o, [library.StepLR(o, 2), waiting], [5])
+        waiting.step(3)
+        found.append(seen(o, waiting))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("case", ["CyclicLR(o, 0.1, top, 2)", "CyclicLR(o, 0.1, [top, top], 2)"])
+def test_tensors_among_the_arguments_are_copied(case):
+    highest = []
+    for library in (theirs, ours):
+        o, top = optimizer_of(torch.optim), as_0dim(1.0)
+        scheduler = eval(case, {"CyclicLR": library.CyclicLR, "o": o, "top": top})
+        top.fill_(9.0)
+        o.step()
+        scheduler.step()
+        scheduler.step()
+        highest.append([float(lr) for lr in scheduler.get_last_lr()])
+    assert highest[0] == highest[1] == [1.0, 1.0]
 
 
 def test_get_lr_by_hand_on_a_resumed_scheduler():
@@ -559,6 +597,12 @@ def test_a_subclass_may_define_get_lr_as_in_pytorch():
     o.step()
     scheduler.step()
     assert scheduler.get_last_lr() == [0.05, 0.015]
+
+    class Lazy(ours.LRScheduler):
+        def get_lr(self):
+            yield from (2 * base_lr for base_lr in self.base_lrs)
+
+    assert Lazy(optimizer_of(minioptim)).get_last_lr() == [0.2, 0.06]
 
     class Doubled(ours.StepLR):
         def __init__(self, optimizer):

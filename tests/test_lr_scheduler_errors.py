@@ -186,3 +186,10 @@ def test_warnings_point_at_the_line_of_the_user():
     with pytest.warns(UserWarning, match="get_last_lr") as w:
         scheduler.get_lr()
     assert w[0].filename == __file__
+    with pytest.warns(UserWarning, match="deprecated") as w:
+        ours.ReduceLROnPlateau(o).step(1.0, 3)
+    assert w[0].filename == __file__
+    scheduler, o.step = ours.StepLR(o, 3), lambda: None
+    with pytest.warns(UserWarning, match="overridden") as w:
+        scheduler.step()
+    assert w[0].filename == __file__
