@@ -152,7 +152,7 @@ def test_no_scheduler_for_an_optimizer_whose_step_is_replaced():
     o.step = lambda *args: step(*args)
     with pytest.raises(AttributeError, match="__func__"):
         theirs.StepLR(o, 1)
-    ours.StepLR(o, 1)
+    assert rates(o, ours.StepLR(o, 1), 2) == pytest.approx([0.5, 0.05, 0.005])  # and no warning
 
     o = sgd()
     o.step = functools.partial(o.step)
