@@ -669,6 +669,10 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         ("s = ReduceLROnPlateau(o); s.step(None)", "~"),
         ("s = ReduceLROnPlateau(o); s.step(tensor([1.0, 2.0]))", "~"),
         ("s = CosineAnnealingWarmRestarts(o, 3); s.step(-1)", "epoch must not be negative, not -1"),
+        (
+            "s = CosineAnnealingWarmRestarts(o, 3, T_mult=2); s.step(-1)",
+            "epoch must not be negative, not -1",
+        ),
         ("s = CosineAnnealingWarmRestarts(o, 3); s.step('two')", "~"),
         ("s = SequentialLR(o, [StepLR(o, 3)], []); s.step(3)", "~"),
         ("s = ChainedScheduler([StepLR(o, 3)]); s.step(3)", "~"),

@@ -56,6 +56,7 @@ SINGLE = [
     "OneCycleLR(o, 0.5, 40, pct_start=0.0, cycle_momentum=False)",
     "OneCycleLR(o, 0.5, epochs=1, steps_per_epoch=30)",
     "CyclicLR(o, 0.01, 0.1, step_size_up=4)",
+    "CyclicLR(o, 0.01, 0.1, '3', '5')",
     "CyclicLR(o, [0.01, 0.02], 0.1, step_size_up=3, step_size_down=5, mode='triangular2')",
     "CyclicLR(o, 0.01, 0.1, step_size_up=4, mode='exp_range', gamma=0.97, cycle_momentum=False)",
     "CyclicLR(o, 0.01, 0.1, 4, scale_fn=Decay(0.2), scale_mode='iterations', max_momentum=0.95)",

@@ -146,7 +146,7 @@ class Adagrad(_More):
     @staticmethod
     def rule(p: Any, g: Any, sum: Any, *, step_size: Any, eps: float) -> None:
         """Update ``p`` and the sum of squares in place from the gradient ``g``."""
-        sum.addcmul_(g, g, value=1)
+        sum.addcmul_(g, g)
         p.addcdiv_(g, sum.sqrt().add_(eps), value=-step_size)
 
 
