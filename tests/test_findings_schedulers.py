@@ -174,6 +174,13 @@ def test_cyclic_lr_starts_at_an_earlier_schedulers_rate(library):
 
 
 @BOTH
+def test_cyclic_lr_cannot_go_down_for_ever(library):
+    """The way up is then no share of the cycle at all, and step 0 divides by that share."""
+    with pytest.raises(ZeroDivisionError):
+        library.CyclicLR(sgd(), 0.01, 0.1, step_size_up=3, step_size_down=math.inf)
+
+
+@BOTH
 def test_one_cycle_lr_goes_below_zero(library):
     """A loop over all batches makes ``total_steps`` steps; the last rate is one step earlier."""
     o = sgd()

@@ -293,6 +293,17 @@ def test_autograd_goes_through_the_steps(case):
     assert torch.autograd.gradcheck(run, [x.requires_grad_() for x in inputs])
 
 
+@pytest.mark.parametrize("case", ["NAdam(p)", "Muon(p)"])
+def test_what_runs_in_the_loop_does_so_whatever_a_group_says(case):
+    """As where the state of PyTorch's class was loaded, which was saved with foreach=True."""
+    pair = Pair(case, [draw((3, 4), torch.float64, i) for i in range(2)])
+    for optimizer in pair.optimizers:
+        optimizer.param_groups[0]["foreach"] = True
+    for step in range(3):
+        pair.step([draw((3, 4), torch.float64, 10 * step + i) for i in range(2)])
+        close(pair)
+
+
 def test_after_loading_a_group_of_muon_has_an_option_more():
     """PyTorch's base class adds a default while it loads, and Muon has no such option itself."""
     pair = Pair("Muon(p)", [draw((3, 4), torch.float64, 0)])
