@@ -331,17 +331,18 @@ def test_tensors_among_the_arguments_are_copied(case):
     assert highest[0] == highest[1] == [1.0, 1.0]
 
 
-def test_get_lr_by_hand_on_a_resumed_scheduler():
+@pytest.mark.parametrize("t", [1, 4])
+def test_get_lr_by_hand_on_a_resumed_scheduler(t):
     """The one place where ``CosineAnnealingLR`` of PyTorch looks at its ``_step_count``."""
     found = []
     for library in (theirs, ours):
         o = optimizer_of(torch.optim)
         for group in o.param_groups:
             group["initial_lr"] = 1.0
-        scheduler = library.CosineAnnealingLR(o, 10, last_epoch=3)
+        scheduler = library.CosineAnnealingLR(o, 10, last_epoch=t - 1)
         with pytest.warns(UserWarning, match="get_last_lr"):
             found.append(scheduler.get_lr())
-    assert found[0] == found[1] == [ours.cosine_annealing_lr(4, 1.0, 10)] * 2
+    assert found[0] == found[1] == [ours.cosine_annealing_lr(t, 1.0, 10)] * 2
 
 
 def test_the_comparison_can_fail(monkeypatch):
