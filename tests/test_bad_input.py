@@ -477,6 +477,7 @@ BAD: dict[str, list[tuple[str, ...]]] = {
             "without a scale_fn, mode must be one of",
             "changes",
         ),
+        ("CyclicLR(o, 0.1, 1.0, mode=[])", "without a scale_fn, mode must be one of", "changes"),
         ("CyclicLR(o, 0.1, 1.0, mode=None)", "without a scale_fn, mode must be one of", "changes"),
         ("CyclicLR(o, [0.1], 1.0)", "base_lr must be one value, or one per group,"),
         (

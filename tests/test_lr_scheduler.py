@@ -88,6 +88,7 @@ PLATEAU = [
     "ReduceLROnPlateau(o, 'max', 0.5, 1, threshold_mode='abs', min_lr=[0.02, 0.03], eps=0.01)",
     "ReduceLROnPlateau(o, 'max', 0.5, 1, threshold=0.0)",
     "ReduceLROnPlateau(o, 'min', 0.5, 1, threshold=0.0)",
+    "ReduceLROnPlateau(o, 'min', 0.5, 0, eps=0.05)",  # half of 0.1 is no more than eps
 ]
 CASES = SINGLE + COMBINED + PLATEAU
 
@@ -286,7 +287,8 @@ def test_resuming_by_last_epoch(case, last_epoch):
 
 
 @pytest.mark.parametrize("case", ["PolynomialLR(o, 1, power=0.0)", "StepLR(o, 2, gamma=1.0)",
-                                  "LinearLR(o, 1.0, 1.0)", "MultiStepLR(o, [1], 1)"])  # fmt: skip
+                                  "LinearLR(o, 1.0, 1.0)", "MultiStepLR(o, [1], 1)",
+                                  "MultiStepLR(o, [3], 0.5)"])  # fmt: skip
 def test_an_integer_rate_becomes_a_float_when_pytorchs_does(case):
     stories = []
     for library, package in (theirs, torch.optim), (ours, minioptim):

@@ -39,6 +39,7 @@ CLOSE = [
     "RAdam(p, lr=0.1, weight_decay=0.1)",
     "RAdam(p, lr=0.1, weight_decay=0.1, decoupled_weight_decay=True, betas=(0.5, 0.9))",
     "RAdam(p, lr=0.1, eps=1e-3, foreach=True)",
+    "RAdam(p, lr=0.1, betas=(0.9, 0.7678067796924252))",  # at step 7 rho is 5 exactly
     "RAdam(p, lr=tensor(0.1, dtype=torch.float64))",
 ]
 MUON = [
@@ -46,7 +47,7 @@ MUON = [
     "Muon(p, lr=0.1, weight_decay=0.0)",
     "Muon(p, lr=0.1, momentum=0.5, weight_decay=0.5)",
     "Muon(p, lr=0.1, nesterov=False)",
-    "Muon(p, lr=tensor(0.1))",
+    "Muon(p, lr=tensor([0.1], dtype=torch.float64), weight_decay=0.3)",
     "Muon(p, lr=0.1, adjust_lr_fn='match_rms_adamw')",
     "Muon(p, lr=0.1, adjust_lr_fn='original', ns_steps=2, ns_coefficients=(2.0, -1.5, 0.5))",
 ]

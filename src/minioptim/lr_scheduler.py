@@ -82,8 +82,8 @@ class LRScheduler:
         self.base_lrs: list[LR] = [_copy(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         if not hasattr(optimizer, "_scheduled_step"):  # let it note its steps from now on
-            optimizer._scheduled_step = vars(optimizer).get("step")
             optimizer.register_step_pre_hook(_note_step)  # holds no scheduler: no cycle
+        optimizer._scheduled_step = vars(optimizer).get("step")
         self._initial_step()
 
     def _initial_step(self) -> None:

@@ -54,7 +54,7 @@ class _More(Optimizer):
         if any(p.grad.is_sparse for p in params):
             raise RuntimeError(f"{type(self).__name__} needs dense gradients: use SGD for these")
         for state in filter(None, map(self.state.get, params)):
-            missing = sorted(set(self.remembered(group)) - state.keys())
+            missing = [key for key in self.remembered(group) if key not in state]
             if missing:
                 raise KeyError(f"{missing}: not in the state, which was made with other options")
 
