@@ -333,6 +333,16 @@ def test_tensors_among_the_arguments_are_copied(case):
     assert highest[0] == highest[1] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("case", SINGLE)
+def test_get_lr_by_hand_before_the_first_step(case):
+    found = []
+    for library in (theirs, ours):
+        scheduler = build(case, library, optimizer_of(torch.optim))
+        with pytest.warns(UserWarning, match="get_last_lr"):
+            found.append(plain(scheduler.get_lr()))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("t", [1, 4])
 def test_get_lr_by_hand_on_a_resumed_scheduler(t):
     """The one place where ``CosineAnnealingLR`` of PyTorch looks at its ``_step_count``."""

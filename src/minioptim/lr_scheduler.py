@@ -34,7 +34,7 @@ from typing import Any, SupportsFloat
 from torch import Tensor
 
 from .compat import EPOCH_IS_DEPRECATED
-from .optimizer import Optimizer
+from .optimizer import Optimizer, _squeeze
 
 LR = float | Tensor  # a learning rate: a number, or a tensor with one element
 Lambdas = Callable[[int], float] | list[Callable[[int], float]]  # functions of the step
@@ -195,7 +195,7 @@ def _present_lrs(optimizer: Optimizer) -> list[LR]:
 def _set_lr(group: dict[str, Any], lr: LR) -> None:
     """Write a rate. A tensor is filled in place, because compiled steps hold on to it."""
     if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(lr.squeeze() if isinstance(lr, Tensor) and lr.dim() else lr)
+        group["lr"].fill_(_squeeze(lr))
     else:
         group["lr"] = lr
 
