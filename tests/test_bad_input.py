@@ -421,7 +421,10 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         ("StepLR(o)", "~"),
         ("StepLR(o, 10, 0.1, -1, 'too many')", "~"),
         ("StepLR(o, size=3)", "~"),
-        ("StepLR(o, 10, last_epoch=4)", "last_epoch needs initial_lr in group 0"),
+        (
+            "StepLR(o, 10, last_epoch=4)",
+            "last_epoch needs initial_lr in group 0 (better: use load_state_dict), not ['dampening'",
+        ),
         ("ExponentialLR(o, 0.9, last_epoch=0)", "last_epoch needs initial_lr in group 0"),
         ("MultiStepLR(o, 30)", "milestones must be a list of steps, not 30"),
         ("MultiStepLR(o, 2.5)", "milestones must be a list of steps, not 2.5"),

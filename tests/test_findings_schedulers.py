@@ -297,6 +297,7 @@ def test_a_chained_scheduler_cannot_take_over_in_a_sequential_one(library):
     scheduler = library.SequentialLR(o, [library.StepLR(o, 3), chained], [2])
     with pytest.raises(NotImplementedError):
         rates(o, scheduler, 2)
+    assert chained.last_epoch == (0 if library is theirs else -1)  # not started, in ours
 
 
 @BOTH
