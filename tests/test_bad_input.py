@@ -423,7 +423,7 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         ("StepLR(o, size=3)", "~"),
         (
             "StepLR(o, 10, last_epoch=4)",
-            "last_epoch needs initial_lr in group 0 (better: use load_state_dict), not ['dampening'",
+            "last_epoch needs initial_lr in group 0 (better: use load_state_dict), not ['damp",
         ),
         ("ExponentialLR(o, 0.9, last_epoch=0)", "last_epoch needs initial_lr in group 0"),
         ("MultiStepLR(o, 30)", "milestones must be a list of steps, not 30"),
