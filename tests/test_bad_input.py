@@ -417,10 +417,14 @@ BAD: dict[str, list[tuple[str, ...]]] = {
     "schedules": [
         ("LRScheduler(o)", "LRScheduler must define next_lrs or get_lr", "changes", "changes"),
         ("StepLR(model, 10)", "expected an optimizer, not"),
+        ("StepLR(type('Half', (), {'param_groups': []})(), 10)", "expected an optimizer, not"),
         ("StepLR(o)", "~"),
         ("StepLR(o, 10, 0.1, -1, 'too many')", "~"),
         ("StepLR(o, size=3)", "~"),
-        ("StepLR(o, 10, last_epoch=4)", "last_epoch needs initial_lr in group 0"),
+        (
+            "StepLR(o, 10, last_epoch=4)",
+            "last_epoch needs initial_lr in group 0 (better: use load_state_dict), not ['damp",
+        ),
         ("ExponentialLR(o, 0.9, last_epoch=0)", "last_epoch needs initial_lr in group 0"),
         ("MultiStepLR(o, 30)", "milestones must be a list of steps, not 30"),
         ("MultiStepLR(o, 2.5)", "milestones must be a list of steps, not 2.5"),
@@ -433,6 +437,7 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         ("LinearLR(o, end_factor=-0.5)", "end_factor must be in [0, 1], not -0.5"),
         ("LinearLR(o, end_factor=2)", "end_factor must be in [0, 1], not 2"),
         ("LinearLR(o, start_factor=None)", "start_factor must be a number, not None"),
+        ("LinearLR(o, end_factor=None)", "end_factor must be a number, not None"),
         ("LambdaLR(o, 0.5)", "lr_lambda must be a function of the step, not", "changes"),
         ("LambdaLR(o, [lambda t: 1.0])", "lr_lambda must be one value, or one per group,"),
         ("LambdaLR(o, [lambda t: 1.0] * 3)", "lr_lambda must be one value, or one per group,"),
@@ -475,6 +480,7 @@ BAD: dict[str, list[tuple[str, ...]]] = {
             "without a scale_fn, mode must be one of",
             "changes",
         ),
+        ("CyclicLR(o, 0.1, 1.0, mode=[])", "without a scale_fn, mode must be one of", "changes"),
         ("CyclicLR(o, 0.1, 1.0, mode=None)", "without a scale_fn, mode must be one of", "changes"),
         ("CyclicLR(o, [0.1], 1.0)", "base_lr must be one value, or one per group,"),
         (
@@ -507,7 +513,7 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         ("CyclicLR(o, 0.1, 1.0, scale_fn=3)", "~", "changes", "changes"),
         (
             "CyclicLR(without_momentum, 0.1, 1.0)",
-            "cycle_momentum=True needs an option momentum",
+            "cycle_momentum=True needs an option momentum or betas, not ['lr', ",
             "changes",
         ),
         ("OneCycleLR(model, 1.0, 10)", "expected an optimizer, not"),
@@ -667,6 +673,10 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         ("s = ReduceLROnPlateau(o); s.step(None)", "~"),
         ("s = ReduceLROnPlateau(o); s.step(tensor([1.0, 2.0]))", "~"),
         ("s = CosineAnnealingWarmRestarts(o, 3); s.step(-1)", "epoch must not be negative, not -1"),
+        (
+            "s = CosineAnnealingWarmRestarts(o, 3, T_mult=2); s.step(-1)",
+            "epoch must not be negative, not -1",
+        ),
         ("s = CosineAnnealingWarmRestarts(o, 3); s.step('two')", "~"),
         ("s = SequentialLR(o, [StepLR(o, 3)], []); s.step(3)", "~"),
         ("s = ChainedScheduler([StepLR(o, 3)]); s.step(3)", "~"),
@@ -688,6 +698,12 @@ BAD: dict[str, list[tuple[str, ...]]] = {
         (
             "s = LambdaLR(o, lambda t: 1.0); LATE; s.step()",
             "[0.1, 0.03] has no rate for a group that was",
+            "changes",
+        ),
+        (
+            "x = iter([1.0] * 7 + [0.0]); s = CyclicLR(o, 0.1, 1, scale_fn=lambda t: 1 / next(x)); "
+            "s.step()",
+            "in step 1 of CyclicLR",
             "changes",
         ),
         (
@@ -819,6 +835,10 @@ def test_what_is_not_supported_is_refused_everywhere():
         minioptim.Adam(p, **{option: True})
     with pytest.raises(NotImplementedError, match=option):
         minioptim.AdamW([{"params": p, option: True}])
+    with pytest.raises(NotImplementedError, match=option):
+        minioptim.AdamW(p, **{option: True})
+    with pytest.raises(NotImplementedError, match=option):  # and not lr, which is a tensor
+        minioptim.Adam(p, lr=torch.tensor(0.1), foreach=True, **{option: True})
     o = minioptim.Adam(p[:2], **{option: False})
     with pytest.raises(NotImplementedError, match=option):
         o.add_param_group({"params": p[2:], option: True})
@@ -832,6 +852,18 @@ def test_what_is_not_supported_is_refused_everywhere():
     with pytest.raises(NotImplementedError, match=option):
         o.step()
     assert torch.equal(p[0], weights)
+
+
+def test_one_tensor_of_two_betas_is_refused_for_foreach_by_name():
+    p, betas = names(minioptim)["p"], (0.9, torch.tensor(0.999))
+    for library, text in ((minioptim, "beta2 cannot be a tensor"), (torch.optim, "beta")):
+        with pytest.raises(ValueError, match=text):
+            library.Adam(p, betas=betas, foreach=True)
+        o = library.Adam(p, foreach=True)
+        o.param_groups[0]["betas"] = betas
+        with pytest.raises(ValueError, match=text):
+            o.step()
+        assert not any(o.state.values()) or library is torch.optim
 
 
 @pytest.mark.parametrize("case", ["Adam(p)", "AdamW(p)", "SGD(p, lr=0.1, momentum=0.9)"])
@@ -851,7 +883,7 @@ def test_a_cuda_graph_does_not_record_a_step_that_counts(case, monkeypatch):
         with pytest.raises(RuntimeError, match="CUDA graph cannot capture a step that counts"):
             o.step()
         assert unlike(([x.detach() for x in p], o.state_dict()), before) is None
-    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     o.step()
 
 

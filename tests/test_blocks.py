@@ -126,6 +126,7 @@ def rows_that_go_whole():
 
     yield "a short one", row(long[:BLOCK].clone())
     yield "gaps", row(torch.arange(4000.0)[::2])
+    yield "gaps everywhere", tuple(torch.arange(4000.0)[::2] for _ in range(3))
     yield "another order", row(torch.ones(40, 50), torch.arange(2000.0).reshape(50, 40).t())
     yield "one number", row(long.clone(), torch.tensor(0.5).expand(2000))
     yield "shared memory", row(long[:1000], long[1:1001])
@@ -133,8 +134,9 @@ def rows_that_go_whole():
     yield "complex", row(long.to(torch.complex64))
     yield "two dtypes", (long.clone(), torch.ones(2000, dtype=torch.float64), torch.zeros(2000))
     yield "a class of its own", row(type("Odd", (torch.nn.Parameter,), {})(long.clone()))
+    yield "shorter state", (long.clone(), torch.ones(2000), torch.ones(1000))
     yield "a number as state", (long.clone(), torch.ones(2000), torch.tensor(1.0))
-    yield "no memory", row(long.to("meta"))
+    yield "no memory", row(long.to("meta"), torch.ones(2000))
 
 
 ROWS = dict(rows_that_go_whole())
@@ -148,6 +150,13 @@ def test_other_memory_goes_whole(name, monkeypatch):
         assert blocks.can_be_cut(fine)
         assert not blocks.can_be_cut(ROWS[name])
     assert not blocks.can_be_cut(fine)  # where autograd is on
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_what_has_no_strides_goes_whole():
+    p = torch.ones(40, 50)
+    assert blocks.is_one_block((p, torch.ones(40, 50)))
+    assert not blocks.is_one_block((p, torch.ones(40, 50).to_sparse_csr()))
 
 
 def test_memory_that_overlaps_gives_what_pytorch_gives(cuts):
@@ -232,6 +241,15 @@ def test_autograd_learns_of_the_step(cuts):
     assert optimizer.state[p]["exp_avg"]._version > again
 
 
+def test_flat_memory_has_no_history_and_tells_of_changes():
+    p = torch.nn.Parameter(torch.ones(3, 4))
+    row, before = blocks.flat(p), p._version
+    assert (row.shape, row.requires_grad, row._is_view()) == ((12,), False, False)
+    row.mul_(2)
+    assert p._version == before + 1
+    assert p.sum() == 24
+
+
 class Alive(TorchDispatchMode):
     """Counts the bytes of tensors that operations make: how many exist at once, at most."""
 
@@ -269,6 +287,12 @@ def alive(library, case, shapes):
 MEMORY = ["SGD(p, 0.1, weight_decay=0.1, {})", "SGD(p, 0.1, momentum=0.9, nesterov=True, {})",
           "Adam(p, {})", "Adam(p, weight_decay=0.1, maximize=True, amsgrad=True, {})",
           "AdamW(p, {})"]  # fmt: skip
+
+
+def test_a_gradient_that_was_turned_is_overwritten_by_its_decay():
+    case = "SGD(p, 0.1, weight_decay=0.1, maximize=True, foreach=False)"
+    ours, theirs = (alive(library, case, [(300,)]) for library in (OURS, torch.optim))
+    assert (ours, theirs) == (4 * 300, 2 * 4 * 300)
 
 
 @pytest.mark.parametrize("mode", ["foreach=False", "foreach=True"])

@@ -12,7 +12,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from test_parity import with_engine
+
+import minioptim
 
 # Autograd on a fake CUDA tensor ends the process, so this runs in one of its own.
 PROOF = '''
@@ -89,6 +92,17 @@ def test_state_follows_its_parameter_and_nothing_mixes_devices():
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("seen:") == 2  # the careless one, in both engines
+
+
+def test_steps_are_counted_on_the_cpu_whatever_the_default_device():
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch.ones(3)
+    optimizer = minioptim.Adam([p])
+    with torch.device("meta"):
+        optimizer.step()
+    assert {key: x.device.type for key, x in optimizer.state[p].items()} == dict.fromkeys(
+        ("step", "exp_avg", "exp_avg_sq"), "cpu"
+    )
 
 
 @pytest.mark.long

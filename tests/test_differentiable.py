@@ -121,6 +121,19 @@ def test_the_values_are_those_of_the_other_engines(case, dtype):
     assert (found - p).abs().max() <= 8 * unit
 
 
+@pytest.mark.parametrize("case", ["SGD(p, lr=0.1, momentum=0.9)", "Adam(p, amsgrad=True)"])
+def test_the_state_of_a_complex_parameter_is_that_of_the_loop(case):
+    states = []
+    for option in (True, False):
+        p = draw((N,), torch.complex128, 0)
+        o = build(minioptim, f"{case[:-1]}, differentiable={option})", [p])
+        for t in range(3):
+            p.grad = draw((N,), torch.complex128, 1 + t)
+            o.step()
+        states.append(o.state[p])
+    torch.testing.assert_close(*states)
+
+
 def test_learning_to_learn():
     """The learning rate that makes three steps end lowest, found by descending on it."""
     lr = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)

@@ -153,8 +153,25 @@ def test_counts_that_were_plain_numbers(number):
     for entry in state["state"].values():
         entry["step"] = number(entry["step"])
     params = [draw(shape, torch.float32, i) for i, shape in enumerate(SHAPES)]
-    loaded = both_load("Adam(p, lr=0.1)", state, params)
-    assert all(isinstance(entry["step"], torch.Tensor) for entry in loaded["state"].values())
+    for dtype in (torch.float64, torch.bfloat16, torch.float32):
+        torch.set_default_dtype(dtype)
+        try:
+            loaded = both_load("Adam(p, lr=0.1)", state, params)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert all(isinstance(entry["step"], torch.Tensor) for entry in loaded["state"].values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.int64])
+def test_counts_that_are_tensors_stay_as_they_are(dtype):
+    state = old("Adam(p, lr=0.1)")
+    for entry in state["state"].values():
+        entry["step"] = entry["step"].to(dtype)
+    o = minioptim.Adam([draw(shape, torch.float32, i) for i, shape in enumerate(SHAPES)])
+    o.load_state_dict(state)
+    for number, p in enumerate(o.param_groups[0]["params"]):
+        assert o.state[p]["step"] is state["state"][number]["step"]
+    both_load("Adam(p, lr=0.1)", state, o.param_groups[0]["params"])
 
 
 def test_buffers_that_were_none():
@@ -168,7 +185,7 @@ def test_state_that_belongs_to_no_parameter_and_state_within_state():
     state = old("SGD(p, lr=0.1)")
     state["state"] = {
         0: {"list": [torch.ones(2), 1, {"x": torch.zeros(1)}], "tuple": (1, 2), "none": None},
-        "global": {"seen": 17},
+        "global": {"seen": 17, "tensor": torch.ones(2)},
         99: {"of": "a parameter that is gone"},
     }
     both_load("SGD(p, lr=0.1)", state, [draw(s, torch.bfloat16, 1) for s in SHAPES])

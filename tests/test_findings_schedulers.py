@@ -152,7 +152,7 @@ def test_no_scheduler_for_an_optimizer_whose_step_is_replaced():
     o.step = lambda *args: step(*args)
     with pytest.raises(AttributeError, match="__func__"):
         theirs.StepLR(o, 1)
-    ours.StepLR(o, 1)
+    assert rates(o, ours.StepLR(o, 1), 2) == pytest.approx([0.5, 0.05, 0.005])  # and no warning
 
     o = sgd()
     o.step = functools.partial(o.step)
@@ -171,6 +171,13 @@ def test_cyclic_lr_starts_at_an_earlier_schedulers_rate(library):
     library.StepLR(o, 100)
     scheduler = library.CyclicLR(o, 0.01, 0.1, step_size_up=2)
     assert rates(o, scheduler, 4) == pytest.approx([0.5, 0.055, 0.1, 0.055, 0.01])
+
+
+@BOTH
+def test_cyclic_lr_cannot_go_down_for_ever(library):
+    """The way up is then no share of the cycle at all, and step 0 divides by that share."""
+    with pytest.raises(ZeroDivisionError):
+        library.CyclicLR(sgd(), 0.01, 0.1, step_size_up=3, step_size_down=math.inf)
 
 
 @BOTH
@@ -290,6 +297,7 @@ def test_a_chained_scheduler_cannot_take_over_in_a_sequential_one(library):
     scheduler = library.SequentialLR(o, [library.StepLR(o, 3), chained], [2])
     with pytest.raises(NotImplementedError):
         rates(o, scheduler, 2)
+    assert chained.last_epoch == (0 if library is theirs else -1)  # not started, in ours
 
 
 @BOTH

@@ -159,6 +159,74 @@ def test_a_gradient_given_by_hand_is_used():
     assert torch.equal(module[0].bias, before - 3)
 
 
+def test_zero_grad_forgets_a_gradient_given_by_hand():
+    for library in LIBRARIES:
+        for to_none in (True, False):
+            module = small()
+            optimizer = library.SGD(flatten(module), lr=1.0)
+            before = module[0].bias.detach().clone()
+            module[0].bias.grad = torch.ones(5)
+            optimizer.zero_grad(to_none)
+            optimizer.step()
+            assert torch.equal(module[0].bias, before)
+
+
+def test_zero_grad_forgets_the_gradients_of_parts_that_left():
+    module = small()
+    optimizer = minioptim.SGD(flatten(module), lr=1.0)
+    push(module)
+    module.zero_grad()
+    module.double()
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_the_gradient_of_all_parts_can_be_set():
+    module = small()
+    (flat,) = flatten(module)
+    module[0].bias.grad = torch.ones(5)
+    flat.grad = torch.full_like(flat, 2.0)
+    assert all((p.grad == 2).all() for p in module.parameters())
+    assert (flat.grad == 2).all()
+
+
+@pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True")
+def test_a_gradient_with_a_history_leaves_it_behind():
+    module = small()
+    (flat,) = flatten(module)
+    module.zero_grad()
+    module(torch.ones(4, 3)).square().sum().backward(create_graph=True)
+    assert not flat.grad.requires_grad
+    bias = module[1].bias
+    (bias.grad,) = torch.autograd.grad((bias**3).sum(), bias, create_graph=True)
+    flat.touched()
+    expected = 3 * bias.detach() ** 2
+    assert not flat.grad.requires_grad
+    assert torch.equal(bias.grad, expected)
+    assert bias.grad.untyped_storage().data_ptr() == flat.grad.data_ptr()
+
+
+def test_backward_brings_new_gradients_into_the_buffer():
+    """Before anybody asks for them: the memory of two gradients is not needed for long."""
+    module = small()
+    (flat,) = flatten(module)
+    module.zero_grad()
+    push(module)
+    assert {p.grad.untyped_storage().data_ptr() for p in module.parameters()} == {
+        flat._row.data_ptr()
+    }
+
+
+def test_gradients_that_were_there_are_taken_along():
+    plain, flat = Odd(), Odd()
+    for module in (plain, flat):
+        backward(module)
+        make = list if module is plain else lambda _, module=module: flatten(module)
+        minioptim.SGD(make(module.parameters()), lr=0.1).step()
+    agree(plain, flat)
+    assert not same(flat.conv.weight, Odd().conv.weight)
+
+
 def test_a_fused_kernel_of_pytorch_needs_to_be_told_of_a_gradient_given_by_hand():
     module = small()
     flats = flatten(module)
@@ -169,6 +237,10 @@ def test_a_fused_kernel_of_pytorch_needs_to_be_told_of_a_gradient_given_by_hand(
         tell()
         optimizer.step()
         torch.testing.assert_close(module[0].bias, start - moved)
+    optimizer.zero_grad()
+    module[0].bias.grad = torch.full((5,), 100.0)
+    optimizer.step()
+    torch.testing.assert_close(module[0].bias, start - 112)
     assert flats[0]._version == version  # this is why
 
 
@@ -284,15 +356,15 @@ def test_weight_decay_moves_a_parameter_without_gradient():
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda x: x.__name__)
 @pytest.mark.parametrize("when", ["before backward", "after backward", "without backward"])
 @pytest.mark.parametrize(
-    "move",
+    ("move", "name"),
     [
-        lambda module: module.double(),
-        lambda module: setattr(module[0].weight, "data", torch.zeros(5, 3)),
-        lambda module: module[1].bias.requires_grad_(False),
+        (lambda module: module.double(), "0.weight"),
+        (lambda module: setattr(module[0].bias, "data", torch.zeros(5)), "0.bias"),
+        (lambda module: module[1].bias.requires_grad_(False), "1.bias"),
     ],
     ids=["cast", "assigned", "frozen"],
 )
-def test_what_left_the_buffer_is_refused(library, when, move):
+def test_what_left_the_buffer_is_refused(library, when, move, name):
     module = small()
     flats = flatten(module)
     optimizer = library.SGD(flats, lr=0.1)
@@ -304,7 +376,7 @@ def test_what_left_the_buffer_is_refused(library, when, move):
     move(module)
     if when == "before backward":
         module(torch.ones(4, 3).to(module[0].bias.dtype)).square().sum().backward()
-    with pytest.raises(RuntimeError, match=r"[01]\.(weight|bias) was moved, cast, frozen"):
+    with pytest.raises(RuntimeError, match=f"^{name} was moved, cast, frozen"):
         optimizer.step()
     assert torch.equal(flats[0], before)
     unflatten(flats)  # the way out
@@ -321,6 +393,10 @@ def test_assigned_checkpoints_are_refused():
     with pytest.raises(RuntimeError, match="assign=True would"):
         module[1].load_state_dict(checkpoint and small().state_dict(), assign=True)
     assert unlike(dict(before), dict(module.state_dict())) is None
+    params = [*module.parameters()]
+    with pytest.raises(RuntimeError, match="assign=True would"):
+        module.load_state_dict(checkpoint, assign=True)
+    assert all(p is q for p, q in zip(params, module.parameters(), strict=True))
     module[0].load_state_dict(small().state_dict(), assign=True)  # not flat
     unflatten(flats)
     module.load_state_dict(checkpoint, assign=True)
@@ -341,6 +417,49 @@ def test_two_parameters_over_one_memory_are_refused():
     assert type(module[0].weight) is nn.Parameter
 
 
+@pytest.mark.parametrize(
+    ("weight", "buffers", "refused"),
+    [  # of twelve numbers, from where to where each of them reaches
+        ((0, 4), [(4, 8), (8, 12)], False),
+        ((4, 8), [(0, 4), (8, 12)], False),
+        ((4, 8), [(0, 3), (1, 4)], False),  # two that stay may share
+        ((4, 8), [(4, 8)], True),
+        ((4, 8), [(0, 5)], True),
+        ((4, 8), [(7, 12)], True),
+        ((4, 8), [(0, 12), (1, 2)], True),
+        ((0, 12), [(1, 2), (11, 12)], True),
+        ((8, 12), [(0, 10), (1, 2), (3, 4)], True),
+        ((4, 4), [(0, 12)], False),  # an empty one
+    ],
+)
+def test_what_stays_must_not_lie_in_memory_that_moves(weight, buffers, refused):
+    memory, module = torch.arange(12.0), nn.Module()
+    module.weight = nn.Parameter(memory[slice(*weight)])
+    for i, place in enumerate(buffers):
+        module.register_buffer(f"b{i}", memory[slice(*place)])
+    if refused:
+        with pytest.raises(ValueError, match="share memory"):
+            flatten(module)
+        assert module.weight.untyped_storage().data_ptr() == memory.data_ptr()
+    else:
+        assert len(flatten(module)) == 1
+        assert module.weight.tolist() == memory[slice(*weight)].tolist()
+
+
+def test_a_gradient_that_is_a_view_of_another_buffer_is_refused():
+    """As DistributedDataParallel may make them: it would go on to write to its own buffer."""
+    module = small()
+    optimizer = minioptim.SGD(flatten(module), lr=1.0)
+    before = copy.deepcopy(module.state_dict())
+    module[0].weight.grad, module[1].bias.grad = torch.ones(5, 3), torch.ones(10)[:2]
+    with pytest.raises(RuntimeError, match=r"of 1\.bias .* gradient_as_bucket_view=False"):
+        optimizer.step()
+    assert unlike(dict(before), dict(module.state_dict())) is None
+    module[1].bias.grad = torch.ones(2)
+    optimizer.step()
+    assert torch.equal(module[1].bias, before["1.bias"] - 1)
+
+
 def test_what_cannot_be_flattened_is_refused_and_nothing_changed():
     module, other = small(), small()
     addresses = [p.data_ptr() for p in module.parameters()]
@@ -348,6 +467,10 @@ def test_what_cannot_be_flattened_is_refused_and_nothing_changed():
         flatten(module, [*module.parameters(), *other.parameters()])
     with pytest.raises(TypeError, match="cannot flatten"):
         flatten(nn.Sequential(module, nn.LazyLinear(3)))
+    sparse = nn.Module()
+    sparse.weight = nn.Parameter(torch.eye(3).to_sparse())
+    with pytest.raises(TypeError, match="cannot flatten"):
+        flatten(sparse)
     with pytest.raises(ValueError, match="no memory yet"):
         flatten(nn.Sequential(module, nn.Linear(2, 2, device="meta")))
     assert [p.data_ptr() for p in module.parameters()] == addresses
@@ -428,11 +551,23 @@ def test_unflatten_gives_every_parameter_its_own_memory():
     agree(plain, flat)
     for p, q in zip(plain.parameters(), flat.parameters(), strict=True):
         assert same(p.grad, q.grad)
-        assert q.untyped_storage().nbytes() == q.nbytes
+        for x in (q, q.grad):
+            assert x.untyped_storage().nbytes() == x.nbytes
         assert not q._post_accumulate_grad_hooks
     with pytest.raises(RuntimeError, match="unflattened"):
         minioptim.SGD(flats, lr=0.1).step()
     flatten(flat.double())  # and again
+
+
+def test_unflatten_leaves_alone_what_is_not_in_the_buffer():
+    module = small()
+    flats = flatten(module)
+    moved, own = torch.ones(5, 3), torch.ones(5)
+    module[0].weight.data, module[0].bias.grad, module[1].bias.grad = moved, own, None
+    unflatten(flats)
+    assert module[0].weight.data_ptr() == moved.data_ptr()
+    assert module[0].bias.grad is own
+    assert module[1].bias.grad is None
 
 
 EXCHANGED = [*CASES, ("NAdam", {}), ("RMSprop", {"centered": True}), ("Adagrad", {})]
@@ -465,6 +600,33 @@ def test_state_goes_both_ways_in_the_middle_of_a_run(name, options):
         assert found is None, found
 
 
+def test_state_of_a_single_parameter_and_state_that_is_no_tensor():
+    """Older versions of PyTorch saved momentum_buffer: None."""
+    module = nn.Linear(3, 2, bias=False)
+    state = {"momentum_buffer": None, "note": "any value will do"}
+    source = minioptim.SGD(module.parameters())
+    source.state[module.weight] = dict(state)
+    flat = minioptim.SGD(flatten(module))
+    copy_state(source, flat)
+    assert flat.state_dict()["state"] == {0: state}
+    back = minioptim.SGD(module.parameters())
+    copy_state(flat, back)
+    assert back.state_dict()["state"] == {0: state}
+
+
+def test_counts_that_are_plain_numbers_and_real_state_of_a_complex_parameter():
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    source = minioptim.Adam(module.parameters())
+    source.state[module.weight] = {"step": 3, "size": torch.ones(3)}
+    target = minioptim.Adam(flatten(module))
+    copy_state(source, target)
+    (state,) = target.state.values()
+    assert same(state["step"], torch.tensor(3.0))
+    assert state["size"].dtype == torch.float32
+    assert state["size"][:3].tolist() == [1.0] * 3
+
+
 def test_state_without_a_flat_form_is_refused():
     module = small()
     source = minioptim.Adam(module.parameters())
@@ -493,6 +655,11 @@ def test_an_exchanged_state_is_a_copy():
     source.step()
     target = torch.optim.Adam(flatten(module))
     copy_state(source, target)
+    ((flat, state),) = target.state.items()
+    between = state["exp_avg"].clone()
+    for piece in flat.views(between):
+        piece.zero_()
+    assert not between.any()
     target.step()
     assert target.param_groups[0]["foreach"] is None
     assert {s["step"].item() for s in source.state.values()} == {1.0}

@@ -18,6 +18,7 @@ from torch._dynamo.utils import counters
 
 import minioptim
 from minioptim import fused, more
+from minioptim.engines import NO_PENALTY
 from minioptim.engines import loop as engine
 
 # PyTorch's compiler, while it is loaded, uses something that PyTorch declares old
@@ -255,12 +256,14 @@ def test_a_step_with_numbers_in_tensors(uncompiled):
 
 
 def test_the_numbers_of_a_step_are_made_once_for_a_dtype(uncompiled, monkeypatch):
+    """Of parameters: a gradient may have another."""
     made = []
     original = fused._as_tensor
     monkeypatch.setattr(fused, "_as_tensor", lambda x, *how: made.append(how) or original(x, *how))
     params = [torch.ones(2 + i % 3, dtype=[torch.float32, torch.float64][i % 2]) for i in range(6)]
     for p in params:
-        p.requires_grad_().grad = torch.ones_like(p)
+        p.requires_grad_().grad_dtype = None
+        p.grad = torch.ones_like(p, dtype=torch.float64)
     minioptim.SGD(params, fused=True).step()
     cpu = torch.device("cpu")
     assert made == [(cpu, torch.float32), (cpu, torch.float64)]
@@ -285,6 +288,16 @@ def test_each_kind_of_step_is_one_to_the_compiler(uncompiled):
             optimizer.step()
         wanted += kinds
         assert len(uncompiled) == wanted, options
+
+
+def test_autograd_is_off_in_the_step_whoever_calls(uncompiled):
+    """The compiler would write one version for each of the two modes."""
+    seen = []
+    row = torch.ones(3, requires_grad=True), torch.ones(3), None
+    with torch.enable_grad():
+        fused.fused(lambda *row: seen.append(torch.is_grad_enabled()), [row], NO_PENALTY, {})
+        assert seen == [False]
+        assert torch.is_grad_enabled()
 
 
 # --- what goes through the loop -------------------------------------------------------------------
@@ -349,6 +362,16 @@ def test_a_number_knows_what_it_lacks_to_one():
     found = [2 * quarter, quarter * 2, quarter / 2, 2 - quarter, quarter - 2, quarter**2]
     assert [x.item() for x in found] == [0.5, 0.5, 0.125, 1.75, -1.75, 0.0625]
     assert (-quarter).tensor.item() == -0.25
+    assert (torch.tensor([1.0, 2.0]) - quarter).tolist() == [0.75, 1.75]
+
+
+def test_a_number_in_a_tensor_is_not_read(monkeypatch):
+    """On a GPU the host would have to wait for it. What it was computed from is left behind."""
+    monkeypatch.setattr(torch.Tensor, "__float__", None)
+    numbers = [0.5, torch.tensor(0.25, requires_grad=True)]
+    values = fused._as_tensor(numbers, torch.device("cpu"), torch.float32)
+    assert values.tolist() == [[0.5, 0.25], [0.5, 0.75]]
+    assert not values.requires_grad
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -387,18 +410,19 @@ def test_two_modes_at_once(case, other, monkeypatch):
 
 
 @pytest.mark.parametrize("case", ["SGD", "Adam", "AdamW", "Adagrad"])
-@pytest.mark.parametrize("kind", ["complex", "sparse"])
+@pytest.mark.parametrize("kind", ["complex", "sparse", "meta"])
 def test_what_cannot_be_compiled(case, kind, monkeypatch):
     monkeypatch.setattr(fused, "require_compiler", lambda device: None)
     dtype = torch.complex64 if kind == "complex" else torch.float32
     for names in (OURS, vars(torch.optim)):
-        p = torch.ones(4, 2, dtype=dtype, requires_grad=True)
-        p.grad = torch.ones_like(p) if kind == "complex" else torch.ones(4, 2).to_sparse()
+        device = "meta" if kind == "meta" else "cpu"
+        p = torch.ones(4, 2, dtype=dtype, device=device, requires_grad=True)
+        p.grad = torch.ones(4, 2).to_sparse() if kind == "sparse" else torch.ones_like(p)
         q = torch.ones(2, requires_grad=True)
         q.grad = torch.ones(2)
         optimizer = names[case]([{"params": [q], "fused": False}, {"params": [p]}], fused=True)
         with (
-            unchanged([q, p], optimizer if names is OURS else None),
+            unchanged([q, p], optimizer if names is OURS and p.is_cpu else None),
             pytest.raises(RuntimeError, match=r"fused|sparse|dense"),
         ):
             optimizer.step()
@@ -433,7 +457,9 @@ def test_without_a_compiler(where, monkeypatch):
 def test_what_is_missing_is_named(monkeypatch):
     fused.require_compiler.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match="pip install triton"):
+    with pytest.raises(
+        RuntimeError, match=r"Triton was not found\. Install it with pip install triton;"
+    ):
         fused.require_compiler("cuda")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -446,6 +472,40 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(fused.sysconfig, "get_path", lambda name: "/nowhere")
     with pytest.raises(RuntimeError, match=r"Python\.h .* python3-dev"):
         fused.require_compiler("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "environment", "platform", "missing"),
+    [
+        ("cpu", "g++", {}, "linux", None),
+        ("cpu", "clang++", {}, "linux", r"\(g\+\+\)"),
+        ("cpu", "clang++", {}, "darwin", None),
+        ("cpu", "mine", {"CXX": "mine"}, "linux", None),
+        ("cpu", "g++", {"CXX": "mine"}, "linux", r"\(mine\)"),
+        ("cuda", "gcc", {}, "linux", None),  # and no compiler of C++
+        ("cuda", "clang", {}, "linux", None),
+        ("cuda", "mine", {"CC": "mine"}, "linux", None),
+        ("cuda", "gcc", {"CC": "mine"}, "linux", "a C compiler"),
+        ("cuda", "g++", {}, "linux", "a C compiler"),
+        ("meta", "nothing", {}, "linux", None),  # refused at the step, as in PyTorch
+    ],
+)
+def test_one_compiler_is_enough(
+    device, there, environment, platform, missing, monkeypatch, tmp_path
+):
+    fused.require_compiler.cache_clear()
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == there else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(fused.sysconfig, "get_path", lambda name: {"include": tmp_path}[name])
+    (tmp_path / "Python.h").touch()
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    wanted = pytest.raises(RuntimeError, match=missing) if missing else contextlib.nullcontext()
+    with wanted:
+        fused.require_compiler(device)
 
 
 @pytest.fixture(autouse=True)

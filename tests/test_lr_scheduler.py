@@ -29,17 +29,20 @@ SINGLE = [
     "StepLR(o, 1, gamma=0.5)",
     "StepLR(o, 2.5, gamma=0.5)",
     "MultiStepLR(o, [5, 12])",
+    "MultiStepLR(o, None)",
     "MultiStepLR(o, [12, 5, 5, 0, -3, 2.5], gamma=0.7)",
     "ExponentialLR(o, 0.9)",
     "ExponentialLR(o, gamma=1.1)",
     "CosineAnnealingLR(o, 10)",
     "CosineAnnealingLR(o, T_max=7, eta_min=0.01)",
     "CosineAnnealingLR(o, 1)",
+    "CosineAnnealingLR(o, 2**-53)",  # rounding decides which step comes after the lowest point
     "LambdaLR(o, lambda t: 0.95**t)",
     "LambdaLR(o, [lambda t: 1 / (1 + t), Decay(0.3)])",
     "MultiplicativeLR(o, lambda t: 0.95)",
     "MultiplicativeLR(o, [Decay(0.1), lambda t: 0.9])",
     "ConstantLR(o)",
+    "ConstantLR(o, factor=1)",
     "ConstantLR(o, factor=0.3, total_iters=0)",
     "LinearLR(o)",
     "LinearLR(o, start_factor=0.05, end_factor=0.7, total_iters=20)",
@@ -52,18 +55,24 @@ SINGLE = [
     "OneCycleLR(o, [0.5, 0.7], epochs=8, steps_per_epoch=5, anneal_strategy='linear')",
     "OneCycleLR(o, 0.5, 40, three_phase=True, div_factor=10, base_momentum=[0.8, 0.7])",
     "OneCycleLR(o, 0.5, 40, pct_start=0.0, cycle_momentum=False)",
+    "OneCycleLR(o, 0.5, epochs=1, steps_per_epoch=30)",
     "CyclicLR(o, 0.01, 0.1, step_size_up=4)",
+    "CyclicLR(o, 0.01, 0.1, '3', '5')",
     "CyclicLR(o, [0.01, 0.02], 0.1, step_size_up=3, step_size_down=5, mode='triangular2')",
     "CyclicLR(o, 0.01, 0.1, step_size_up=4, mode='exp_range', gamma=0.97, cycle_momentum=False)",
     "CyclicLR(o, 0.01, 0.1, 4, scale_fn=Decay(0.2), scale_mode='iterations', max_momentum=0.95)",
     "CyclicLR(o, 0.01, 0.1, 4, scale_fn=lambda cycle: 1 / cycle)",
+    "CyclicLR(o, 0.01, 0.1, 4, mode=None, scale_fn=Decay(0.2))",
 ]
 COMBINED = [
     "SequentialLR(o, [ConstantLR(o, 0.1, 20), ExponentialLR(o, 0.9)], [20])",
     "SequentialLR(o, [LinearLR(o, 0.1), CosineAnnealingLR(o, 20), StepLR(o, 4)], [5, 25])",
     "SequentialLR(o, [StepLR(o, 2), CosineAnnealingWarmRestarts(o, 4), StepLR(o, 3)], [7, 15])",
+    "SequentialLR(o, [CosineAnnealingWarmRestarts(o, 4), StepLR(o, 3)], [9])",
     "SequentialLR(o, [MultiplicativeLR(o, Decay(1)), LambdaLR(o, Decay(1))], [7])",
     "SequentialLR(o, [StepLR(o, 2), ExponentialLR(o, 0.5)], [0])",
+    "SequentialLR(o, [ConstantLR(o, 0.3), ExponentialLR(o, 0.5)], [1])",
+    "SequentialLR(o, [StepLR(o, 2), LinearLR(o), StepLR(o, 3), ConstantLR(o)], [4, 9, 16])",
     "SequentialLR(o, [ExponentialLR(o, 0.9), LinearLR(o), StepLR(o, 3)], [6, 6])",
     "SequentialLR(o, [ChainedScheduler([StepLR(o, 3), ExponentialLR(o, 0.9)])], [])",
     "SequentialLR(o, [SequentialLR(o, [LinearLR(o), StepLR(o, 3)], [4]), LinearLR(o)], [9])",
@@ -77,6 +86,9 @@ PLATEAU = [
     "ReduceLROnPlateau(o, 'max', factor=0.5, patience=0, threshold=0.1)",
     "ReduceLROnPlateau(o, 'min', 0.5, 2, 0.05, 'abs', cooldown=2, min_lr=0.01)",
     "ReduceLROnPlateau(o, 'max', 0.5, 1, threshold_mode='abs', min_lr=[0.02, 0.03], eps=0.01)",
+    "ReduceLROnPlateau(o, 'max', 0.5, 1, threshold=0.0)",
+    "ReduceLROnPlateau(o, 'min', 0.5, 1, threshold=0.0)",
+    "ReduceLROnPlateau(o, 'min', 0.5, 0, eps=0.05)",  # half of 0.1 is no more than eps
 ]
 CASES = SINGLE + COMBINED + PLATEAU
 
@@ -275,7 +287,8 @@ def test_resuming_by_last_epoch(case, last_epoch):
 
 
 @pytest.mark.parametrize("case", ["PolynomialLR(o, 1, power=0.0)", "StepLR(o, 2, gamma=1.0)",
-                                  "LinearLR(o, 1.0, 1.0)", "MultiStepLR(o, [1], 1)"])  # fmt: skip
+                                  "LinearLR(o, 1.0, 1.0)", "MultiStepLR(o, [1], 1)",
+                                  "MultiStepLR(o, [3], 0.5)"])  # fmt: skip
 def test_an_integer_rate_becomes_a_float_when_pytorchs_does(case):
     stories = []
     for library, package in (theirs, torch.optim), (ours, minioptim):
@@ -285,17 +298,63 @@ def test_an_integer_rate_becomes_a_float_when_pytorchs_does(case):
     assert stories[0] == stories[1]
 
 
-def test_get_lr_by_hand_on_a_resumed_scheduler():
+def test_one_cycle_needs_no_way_up_where_it_goes_on_after_it():
+    traces = []
+    for library, package in (theirs, torch.optim), (ours, minioptim):
+        o = optimizer_of(package)
+        run("OneCycleLR(o, 0.5, 10)", library, o, 4)
+        case = "OneCycleLR(o, 0.5, 10, pct_start=0.1, last_epoch=4)"  # refused at the beginning
+        traces.append(run(case, library, o, 5)[0])
+    assert traces[0] == traces[1]
+
+
+def test_a_scheduler_that_waits_in_another_one_can_be_sent_to_an_epoch():
+    found = []
+    for library in (theirs, ours):
+        o = optimizer_of(torch.optim)
+        waiting = library.CosineAnnealingWarmRestarts(o, 4)
+        library.SequentialLR(o, [library.StepLR(o, 2), waiting], [5])
+        waiting.step(3)
+        found.append(seen(o, waiting))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("case", ["CyclicLR(o, 0.1, top, 2)", "CyclicLR(o, 0.1, [top, top], 2)"])
+def test_tensors_among_the_arguments_are_copied(case):
+    highest = []
+    for library in (theirs, ours):
+        o, top = optimizer_of(torch.optim), as_0dim(1.0)
+        scheduler = eval(case, {"CyclicLR": library.CyclicLR, "o": o, "top": top})
+        top.fill_(9.0)
+        o.step()
+        scheduler.step()
+        scheduler.step()
+        highest.append([float(lr) for lr in scheduler.get_last_lr()])
+    assert highest[0] == highest[1] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("case", SINGLE)
+def test_get_lr_by_hand_before_the_first_step(case):
+    found = []
+    for library in (theirs, ours):
+        scheduler = build(case, library, optimizer_of(torch.optim))
+        with pytest.warns(UserWarning, match="get_last_lr"):
+            found.append(plain(scheduler.get_lr()))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("t", [1, 4])
+def test_get_lr_by_hand_on_a_resumed_scheduler(t):
     """The one place where ``CosineAnnealingLR`` of PyTorch looks at its ``_step_count``."""
     found = []
     for library in (theirs, ours):
         o = optimizer_of(torch.optim)
         for group in o.param_groups:
             group["initial_lr"] = 1.0
-        scheduler = library.CosineAnnealingLR(o, 10, last_epoch=3)
+        scheduler = library.CosineAnnealingLR(o, 10, last_epoch=t - 1)
         with pytest.warns(UserWarning, match="get_last_lr"):
             found.append(scheduler.get_lr())
-    assert found[0] == found[1] == [ours.cosine_annealing_lr(4, 1.0, 10)] * 2
+    assert found[0] == found[1] == [ours.cosine_annealing_lr(t, 1.0, 10)] * 2
 
 
 def test_the_comparison_can_fail(monkeypatch):
@@ -528,7 +587,10 @@ def test_functions_are_not_saved_but_callable_objects_are():
     scheduler = ours.LambdaLR(o, [lambda t: 1.0, Decay(0.5)])
     assert scheduler.state_dict()["lr_lambdas"] == [None, {"speed": 0.5, "calls": 1}]
     other = ours.LambdaLR(optimizer_of(minioptim), [lambda t: 2.0, Decay(0.7)])
-    other.load_state_dict(scheduler.state_dict())
+    saved = scheduler.state_dict()
+    o.step()
+    scheduler.step()  # counts a call more, which is not in what was saved before
+    other.load_state_dict(saved)
     assert other.lr_lambdas[0](3) == 2.0
     assert vars(other.lr_lambdas[1]) == {"speed": 0.5, "calls": 1}
 
@@ -559,6 +621,12 @@ def test_a_subclass_may_define_get_lr_as_in_pytorch():
     o.step()
     scheduler.step()
     assert scheduler.get_last_lr() == [0.05, 0.015]
+
+    class Lazy(ours.LRScheduler):
+        def get_lr(self):
+            yield from (2 * base_lr for base_lr in self.base_lrs)
+
+    assert Lazy(optimizer_of(minioptim)).get_last_lr() == [0.2, 0.06]
 
     class Doubled(ours.StepLR):
         def __init__(self, optimizer):

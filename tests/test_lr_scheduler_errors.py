@@ -5,6 +5,7 @@ What is refused at once stands in ``test_bad_input.py``.
 """
 
 import functools
+import types
 import warnings
 
 import pytest
@@ -165,6 +166,24 @@ def test_a_wrapper_that_says_what_it_wraps_is_no_replacement():
         scheduler.step()  # no warning, which would be an error here
 
 
+def test_the_next_scheduler_takes_a_replaced_step_for_the_optimizers_own():
+    for library, package in (theirs, torch.optim), (ours, minioptim):
+        o = optimizer_of(package)
+        schedulers = [library.StepLR(o, 3)]
+        o.step = types.MethodType(lambda self, step=o.step: step(), o)
+        schedulers.append(library.ExponentialLR(o, 0.9))
+        o.step()
+        for scheduler in schedulers:
+            scheduler.step()  # no warning from either
+
+
+def test_one_hook_serves_all_schedulers():
+    o = optimizer_of(minioptim)
+    for _ in range(3):
+        ours.StepLR(o, 3)
+    assert len(o._optimizer_step_pre_hooks) == 1
+
+
 def test_both_libraries_on_one_optimizer():
     for first, second in (theirs, ours), (ours, theirs):
         o = optimizer_of(torch.optim, as_0dim)
@@ -185,4 +204,11 @@ def test_warnings_point_at_the_line_of_the_user():
     assert w[0].filename == __file__
     with pytest.warns(UserWarning, match="get_last_lr") as w:
         scheduler.get_lr()
+    assert w[0].filename == __file__
+    with pytest.warns(UserWarning, match="deprecated") as w:
+        ours.ReduceLROnPlateau(o).step(1.0, 3)
+    assert w[0].filename == __file__
+    scheduler, o.step = ours.StepLR(o, 3), lambda: None
+    with pytest.warns(UserWarning, match="overridden") as w:
+        scheduler.step()
     assert w[0].filename == __file__

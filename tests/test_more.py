@@ -27,6 +27,9 @@ EXACT = [
 EXACT_IN_THE_LOOP = [
     "NAdam(p)",
     "NAdam(p, lr=0.1, maximize=True)",
+    "NAdam(p, lr=tensor(0.1))",
+    "Adagrad(p, lr=tensor([0.1]))",
+    "RMSprop(p, lr=tensor(0.1), momentum=0.9)",
     "NAdam(p, lr=0.1, weight_decay=0.1, momentum_decay=0.1)",
     "NAdam(p, lr=0.1, weight_decay=0.1, decoupled_weight_decay=True, betas=(0.5, 0.9))",
 ]
@@ -36,12 +39,15 @@ CLOSE = [
     "RAdam(p, lr=0.1, weight_decay=0.1)",
     "RAdam(p, lr=0.1, weight_decay=0.1, decoupled_weight_decay=True, betas=(0.5, 0.9))",
     "RAdam(p, lr=0.1, eps=1e-3, foreach=True)",
+    "RAdam(p, lr=0.1, betas=(0.9, 0.7678067796924252))",  # at step 7 rho is 5 exactly
+    "RAdam(p, lr=tensor(0.1, dtype=torch.float64))",
 ]
 MUON = [
     "Muon(p)",
     "Muon(p, lr=0.1, weight_decay=0.0)",
     "Muon(p, lr=0.1, momentum=0.5, weight_decay=0.5)",
     "Muon(p, lr=0.1, nesterov=False)",
+    "Muon(p, lr=tensor([0.1], dtype=torch.float64), weight_decay=0.3)",
     "Muon(p, lr=0.1, adjust_lr_fn='match_rms_adamw')",
     "Muon(p, lr=0.1, adjust_lr_fn='original', ns_steps=2, ns_coefficients=(2.0, -1.5, 0.5))",
 ]
@@ -108,6 +114,8 @@ def test_adagrad_in_half_precision_differs_between_the_two_modes_of_torch():
 def close(pair):
     for ours, theirs in zip(*pair.params, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    groups = [optimizer.state_dict()["param_groups"] for optimizer in pair.optimizers]
+    assert unlike(*groups) is None
 
 
 @pytest.mark.parametrize("case", CLOSE)
@@ -241,6 +249,59 @@ def test_state_goes_from_one_library_to_the_other(case):
     pair.theirs.load_state_dict(saved[0])
     for step in range(3):
         pair.step([draw((3, 4), torch.float64, 2 + step)])
+        close(pair)
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "RMSprop", "NAdam", "RAdam"])
+def test_numbers_of_the_state_depend_on_no_default(name):
+    """They are in float32, on the CPU, even where new tensors are in half precision elsewhere."""
+    start, g = draw((3,), torch.float32, 0), draw((3,), torch.float32, 1)
+    torch.set_default_dtype(torch.float16)
+    try:
+        pair = Pair(f"{name}(p)", [start])
+        pair.step([g])
+        saved = [optimizer.state_dict()["state"] for optimizer in pair.optimizers]
+        assert saved[0][0]["step"].dtype == torch.float32
+        close(pair) if name == "RAdam" else pair.check()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    p = torch.nn.Parameter(start.clone())
+    with torch.device("meta"):
+        optimizer = getattr(more, name)([p])
+        p.grad = g
+        optimizer.step()
+    assert unlike(optimizer.state_dict()["state"], saved[0]) is None
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["Adagrad(p, lr=lr)", "RMSprop(p, lr=lr, momentum=0.9, centered=True)", "RAdam(p, lr=lr)"],
+)
+def test_autograd_goes_through_the_steps(case):
+    """Eight, because RAdam has a denominator from the sixth on."""
+
+    def run(lr, start, *grads):
+        p = start.clone()
+        optimizer = build(minioptim, f"{case[:-1]}, differentiable=True)", [p], lr=lr)
+        for p.grad in grads:
+            optimizer.step()
+        return p
+
+    inputs = [
+        torch.tensor(0.1, dtype=torch.float64),
+        *(draw((2,), torch.float64, i) for i in range(9)),
+    ]
+    assert torch.autograd.gradcheck(run, [x.requires_grad_() for x in inputs])
+
+
+@pytest.mark.parametrize("case", ["NAdam(p)", "Muon(p)"])
+def test_what_runs_in_the_loop_does_so_whatever_a_group_says(case):
+    """As where the state of PyTorch's class was loaded, which was saved with foreach=True."""
+    pair = Pair(case, [draw((3, 4), torch.float64, i) for i in range(2)])
+    for optimizer in pair.optimizers:
+        optimizer.param_groups[0]["foreach"] = True
+    for step in range(3):
+        pair.step([draw((3, 4), torch.float64, 10 * step + i) for i in range(2)])
         close(pair)
 
 

@@ -129,6 +129,26 @@ def named_parameters(lib):
 
 
 @story
+def a_computed_tensor_is_taken_if_its_gradient_is_kept(lib):
+    (a,) = vectors(1)
+    computed = a * 2
+    with pytest.raises(ValueError, match="can't optimize"):
+        lib.SGD([computed])
+    computed.retain_grad()
+    o = lib.SGD([computed], lr=0.1)
+    computed.square().sum().backward()
+    o.step()
+    return computed.detach(), a.grad
+
+
+def test_a_parameter_given_twice_is_reported_where_the_optimizer_is_made():
+    (a,) = vectors(1)
+    with pytest.warns(UserWarning, match="a parameter appears twice") as warned:
+        minioptim.Optimizer([a, a], {"lr": 0.1})
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+@story
 def names_are_loaded_or_else_kept(lib):
     a, b = vectors(2)
     named, nameless = lib.SGD([("a", a)]), lib.SGD([b])
@@ -142,26 +162,42 @@ def names_are_loaded_or_else_kept(lib):
 
 
 @story
+def a_rate_that_foreach_refuses_is_no_matter_where_nothing_is_updated(lib):
+    a, b = vectors(2)
+    o = lib.Adam([{"params": [a], "lr": 0.2}, {"params": [b]}], foreach=True)
+    o.param_groups[1]["lr"] = torch.tensor(0.1)
+    b.grad = None
+    o.step()
+    return a.detach(), b.detach(), o.state_dict()
+
+
+@story
 def frozen_and_gradient_free_parameters_stay(lib):
     a, b, c = vectors(3)
     b.requires_grad_(False).grad = None
     c.grad = None
     o = lib.AdamW([a, b, c], weight_decay=0.5)
     o.step()
+    o.load_state_dict(o.state_dict())
+    o.step()
     return [a.detach(), b, c.detach(), o.state_dict()]
 
 
 @story
-def steps_are_counted_in_the_default_dtype(lib):
-    torch.set_default_dtype(torch.float64)
-    try:
-        (a,) = vectors(1)
-        o = lib.Adam([a])
-        o.step()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert o.state[a]["step"].dtype == torch.float64
-    return o.state_dict()
+def steps_are_counted_in_the_wider_default_dtype_and_no_narrower(lib):
+    out = []
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            (a,) = vectors(1)
+            o = lib.Adam([a])
+            o.step()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        out.append(o.state_dict())
+    counts = [saved["state"][0]["step"].dtype for saved in out]
+    assert counts == [torch.float64, torch.float32, torch.float32]
+    return out
 
 
 @story
@@ -216,14 +252,15 @@ def zero_grad_in_all_its_forms(lib):
     out = []
     for to_none in (True, False):
         for foreach in (False, True):
-            a, b, c, d = vectors(4)
+            a, b, c, d, e = vectors(5)
             b.grad = None
+            e.grad = torch.ones(6)[3:]
             d.grad = torch.ones(3, requires_grad=True)
             c.grad = c.square().sum().mul(2) * torch.ones(3)  # a gradient with a history
             kept = a.grad
-            o = lib.SGD([a, b, c, d], foreach=foreach)
+            o = lib.SGD([a, b, c, d, e], foreach=foreach)
             o.zero_grad(set_to_none=to_none)
-            out.append([a.grad, b.grad, c.grad, d.grad, kept, kept is a.grad])
+            out.append([a.grad, b.grad, c.grad, d.grad, e.grad, kept, kept is a.grad])
             out.append([p.grad is not None and p.grad.requires_grad for p in (a, c, d)])
     return out
 
@@ -542,6 +579,29 @@ def an_optimizer_without_a_step(lib):
     return o.state_dict()
 
 
+def test_a_rule_of_ones_own_is_given_the_gradient_as_it_is():
+    """Unless there are options that say otherwise."""
+
+    class Plain(minioptim.Optimizer):
+        def __init__(self, params, **options):
+            super().__init__(params, {"lr": 0.5, **options})
+
+        @staticmethod
+        def scalars(*, lr):
+            return {"lr": lr}
+
+        @staticmethod
+        def rule(p, g, *, lr):
+            p.add_(g, alpha=-lr)
+
+    for options in ({}, {"maximize": True}, {"weight_decay": 0.1}):
+        a, b = vectors(2)
+        b.data, b.grad = a.data.clone(), a.grad.clone()
+        Plain([a], **options).step()
+        torch.optim.SGD([b], lr=0.5, **options).step()
+        assert torch.equal(a, b), options
+
+
 @story
 def a_changed_adam(lib):
     """Overriding step and calling the old one; hooks run once around the outer one."""
@@ -605,6 +665,14 @@ def test_the_engine_where_foreach_is_the_default(case, kind, foreach, monkeypatc
     else:
         theirs.step()
         assert bool(called) == foreach
+
+
+def test_one_parameter_of_a_class_of_its_own_keeps_a_group_out_of_foreach(monkeypatch):
+    monkeypatch.setattr(our_optimizer, "FOREACH_DEVICES", ("cpu",))
+    a, b = vectors(2)
+    group = minioptim.SGD([a]).param_groups[0]
+    chosen = [our_optimizer.choose_engine(group, params) for params in ([a, b], [a, Odd(b)])]
+    assert chosen == [minioptim.engines.foreach, minioptim.engines.loop]
 
 
 def test_the_default_engine_is_the_loop_where_devices_are_mixed_or_foreign():

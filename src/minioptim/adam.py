@@ -92,7 +92,7 @@ class Adam(Optimizer):
         if group["foreach"] and params:
             _refuse_tensors(RuntimeError, lr=group["lr"])
             _refuse_tensors(ValueError, beta1=beta1, beta2=beta2)
-        needed = {"step", *self.state_keys[: 3 if group["amsgrad"] else 2]}
+        needed = {"step", *(self.state_keys if group["amsgrad"] else self.state_keys[:2])}
         for p in params:
             if p.grad.is_sparse:
                 raise RuntimeError("Adam needs dense gradients: use SGD, or torch.optim.SparseAdam")

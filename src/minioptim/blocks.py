@@ -36,7 +36,7 @@ def loop(
     if it is on the CPU, in float32 or float64, and if the tensors of its row can be walked through
     together; see `is_one_block`. Arguments and result are those of `minioptim.engines.loop`.
     """
-    if any(row[0].numel() > BLOCK for row in rows) and type(penalty) is Penalty:
+    if type(penalty) is Penalty:
         pieces = [piece for row in rows for piece in (cut(row) if can_be_cut(row) else [row])]
         engines.loop(rule, pieces, penalty, options, pairs)
         return [None] * len(rows)
@@ -83,7 +83,6 @@ def is_one_block(row: Row) -> bool:
         all(
             type(t) in PLAIN
             and t.layout == torch.strided
-            and t.is_floating_point()
             and t.size() == size
             and t.stride() == stride
             for t in tensors

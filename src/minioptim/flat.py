@@ -20,14 +20,14 @@ And the parameters must stay where they are: what moves them (``.to``, ``.double
 
 Whether all are in place is looked up once a step, after ``backward``, ``zero_grad`` or an update.
 PyTorch's own fused kernels do not tell that they have updated a tensor (its version stays). With
-them a gradient that is assigned by hand, ``p.grad = g``, is seen only after ``zero_grad`` of the
-optimizer or ``backward``; written into, ``p.grad.copy_(g)``, it always is.
+them a gradient that is assigned by hand, ``p.grad = g``, is seen only if ``zero_grad`` of the
+optimizer came before it, or ``backward`` after it; written into, ``p.grad.copy_(g)``, it always is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
-from itertools import chain, pairwise
-from operator import attrgetter, is_
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -62,14 +62,13 @@ class FlatParameter(nn.Parameter):
     parts: list[nn.Parameter]
     names: list[str]
 
-    def __new__(cls, parts: Sequence[nn.Parameter], names: Sequence[str]) -> "FlatParameter":
+    def __new__(cls, parts: list[nn.Parameter], names: list[str]) -> "FlatParameter":
         unit = ALIGNMENT // parts[0].element_size()
         length = sum(-(-p.numel() // unit) * unit for p in parts)
-        return super().__new__(cls, parts[0].detach().new_zeros(length))
+        return super().__new__(cls, parts[0].new_zeros(length))
 
-    @torch.no_grad()
-    def __init__(self, parts: Sequence[nn.Parameter], names: Sequence[str]) -> None:
-        self.parts, self.names = list(parts), list(names)
+    def __init__(self, parts: list[nn.Parameter], names: list[str]) -> None:
+        self.parts, self.names = parts, names
         self._row = torch.zeros_like(self)  # the gradient
         self._grads = self.views(self._row)
         homes = self.views(self.detach())
@@ -79,13 +78,14 @@ class FlatParameter(nn.Parameter):
             if p.grad is not None:
                 g.copy_(p.grad)
             p.grad = g
-            _at_home[p] = True
+            _at_home[p] = None
         self._hooks: list[Any] = [
             p.register_post_accumulate_grad_hook(partial(self._bring_home, i))
             for i, p in enumerate(self.parts)
         ]
         self._homes: list[int | None] = [p.data_ptr() for p in self.parts]
-        self._checked = -1  # the version of the data when the parts were last looked at
+        # the version of the data when the parts were last looked at
+        self._checked: int | None = None
 
     def views(self, row: Tensor) -> list[Tensor]:
         """The pieces of a tensor shaped like this one, each in the shape and layout of its part."""
@@ -98,7 +98,7 @@ class FlatParameter(nn.Parameter):
 
     def touched(self) -> None:
         """Look through the parts again when the gradient is next read."""
-        self._checked = -1
+        self._checked = None
 
     @property
     def grad(self) -> Tensor:
@@ -111,6 +111,8 @@ class FlatParameter(nn.Parameter):
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         self.touched()
+        for _, p, home in self._away():  # or a gradient assigned by hand would outlive this
+            p.grad = None if value is None else home
         self._row.zero_() if value is None else self._row.copy_(value)
 
     def _bring_home(self, i: int, p: nn.Parameter) -> None:
@@ -119,6 +121,11 @@ class FlatParameter(nn.Parameter):
         if p.grad is not self._grads[i]:
             with torch.no_grad():
                 p.grad = self._grads[i].copy_(p.grad)
+
+    def _away(self) -> list[tuple[str, nn.Parameter, Tensor]]:
+        """The parts whose gradient is not the view of the buffer, with that view."""
+        rows = zip(self.names, self.parts, self._grads, strict=True)
+        return [(name, p, home) for name, p, home in rows if p.grad is not home]
 
     def _check(self) -> None:
         """See that all parts and gradients are at home; bring home the gradients that are not."""
@@ -134,21 +141,16 @@ class FlatParameter(nn.Parameter):
                 f"{gone[0]} was moved, cast, frozen or unflattened, and this optimizer would not "
                 "train it: unflatten first, and flatten when the module is as it should be"
             )
-        grads = [p.grad for p in self.parts]
-        if all(map(is_, grads, self._grads)):
-            return
-        for name, grad, home in zip(self.names, grads, self._grads, strict=True):
-            if grad is home or grad is None:
-                continue
-            if grad.untyped_storage().nbytes() > grad.nbytes:
+        away = self._away()
+        for name, p, _ in away:
+            if p.grad is not None and p.grad.untyped_storage().nbytes() > p.grad.nbytes:
                 raise RuntimeError(
                     f"the gradient of {name} is a view of another buffer: with "
                     "DistributedDataParallel use gradient_as_bucket_view=False"
                 )
         with torch.no_grad():
-            for p, grad, home in zip(self.parts, grads, self._grads, strict=True):
-                if grad is not home:
-                    p.grad = home.zero_() if grad is None else home.copy_(grad)
+            for _, p, home in away:
+                p.grad = home.zero_() if p.grad is None else home.copy_(p.grad)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise RuntimeError("a flat parameter is part of its module: copy or save the module")
@@ -180,8 +182,7 @@ def flatten(module: nn.Module, params: Iterable[nn.Parameter] | None = None) -> 
             Nothing is changed then.
     """
     names = {p: name for name, p in module.named_parameters()}
-    chosen = list(dict.fromkeys(names if params is None else params))
-    chosen = [p for p in chosen if p.requires_grad]
+    chosen = [p for p in dict.fromkeys(names if params is None else params) if p.requires_grad]
     wanted = set(chosen)
     for p in chosen:
         if p not in names:
@@ -192,12 +193,14 @@ def flatten(module: nn.Module, params: Iterable[nn.Parameter] | None = None) -> 
             raise ValueError(f"{names[p]} is flat already, or has no memory yet")
     spans = sorted(
         (t.data_ptr(), t.data_ptr() + t.nbytes, t in wanted)
-        for t in chain(names, module.buffers())
+        for t in [*names, *module.buffers()]
         if not t.is_meta
     )
-    for (_, end, one), (start, _, other) in pairwise(spans):
-        if end > start and (one or other):
+    ends = [0, 0]  # how far the memory of those before reaches: what stays, what moves
+    for start, end, moves in spans:
+        if start < (max(ends) if moves else ends[True]):
             raise ValueError("two tensors of the module share memory: use one Parameter for both")
+        ends[moves] = max(ends[moves], end)
 
     buckets: dict[tuple, list[nn.Parameter]] = {}
     for p in chosen:
@@ -222,11 +225,11 @@ def unflatten(flats: Iterable[FlatParameter]) -> None:
             hook.remove()
         for p, home, g in zip(flat.parts, flat._homes, flat._grads, strict=True):
             if p.data_ptr() == home:
-                p.data = p.detach().clone()
+                p.data = p.clone()
             if p.grad is g:
                 p.grad = g.clone()
             _at_home.pop(p, None)
-        flat._homes, flat._checked = [None] * len(flat.parts), -1
+        flat._homes, flat._checked = [None] * len(flat.parts), None
 
 
 def copy_state(source: Any, target: Any) -> None:
@@ -257,7 +260,7 @@ def copy_state(source: Any, target: Any) -> None:
 
     state_dict = target.state_dict()
     for before, after in zip(source.param_groups, state_dict["param_groups"], strict=True):
-        after.update({key: _copy(x) for key, x in before.items() if key not in HOW})
+        after.update({key: x for key, x in before.items() if key not in HOW})
     state_dict["state"] = {i: state for i, state in enumerate(states) if state}
     target.load_state_dict(state_dict)
     for (owner, _), state in zip(_owners(target), states, strict=True):
@@ -275,7 +278,7 @@ def _piece(owner: Any, i: int, x: Any) -> Any:
     """What part ``i`` has of a value in the state of its owner."""
     if isinstance(owner, FlatParameter) and isinstance(x, Tensor) and x.shape == owner.shape:
         x = owner.views(x)[i]
-    return _copy(x)
+    return x.clone() if isinstance(x, Tensor) else x
 
 
 def _joined(flat: FlatParameter, states: list[dict[str, Any]]) -> dict[str, Any]:
@@ -296,14 +299,8 @@ def _joined(flat: FlatParameter, states: list[dict[str, Any]]) -> dict[str, Any]
     return joined
 
 
-def _copy(x: Any) -> Any:
-    return x.clone() if isinstance(x, Tensor) else x
-
-
 def _refuse_assign(module: nn.Module, state_dict: Any, prefix: str, metadata: Any, *_: Any) -> None:
-    if metadata.get("assign_to_params_buffers") and any(
-        p in _at_home for p in module.parameters(recurse=False)
-    ):
+    if metadata.get("assign_to_params_buffers") and any(p in _at_home for p in module.parameters()):
         raise RuntimeError(
             "assign=True would take the parameters out of the flat buffer: unflatten"
         )

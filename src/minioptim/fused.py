@@ -206,7 +206,7 @@ def require_compiler(device: str) -> None:
     """
     if device == "cuda":
         if importlib.util.find_spec("triton") is None:
-            raise RuntimeError(_advice("Triton", "pip install triton"))
+            raise RuntimeError(_advice("Triton", "it with pip install triton"))
         if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang"))):
             raise RuntimeError(_advice("a C compiler", "gcc, or set CC"))
     if device != "cpu":

@@ -34,7 +34,7 @@ from typing import Any, SupportsFloat
 from torch import Tensor
 
 from .compat import EPOCH_IS_DEPRECATED
-from .optimizer import Optimizer
+from .optimizer import Optimizer, _squeeze
 
 LR = float | Tensor  # a learning rate: a number, or a tensor with one element
 Lambdas = Callable[[int], float] | list[Callable[[int], float]]  # functions of the step
@@ -82,8 +82,8 @@ class LRScheduler:
         self.base_lrs: list[LR] = [_copy(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         if not hasattr(optimizer, "_scheduled_step"):  # let it note its steps from now on
-            optimizer._scheduled_step = vars(optimizer).get("step")
             optimizer.register_step_pre_hook(_note_step)  # holds no scheduler: no cycle
+        optimizer._scheduled_step = vars(optimizer).get("step")
         self._initial_step()
 
     def _initial_step(self) -> None:
@@ -195,7 +195,7 @@ def _present_lrs(optimizer: Optimizer) -> list[LR]:
 def _set_lr(group: dict[str, Any], lr: LR) -> None:
     """Write a rate. A tensor is filled in place, because compiled steps hold on to it."""
     if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(lr.squeeze() if isinstance(lr, Tensor) and lr.dim() else lr)
+        group["lr"].fill_(_squeeze(lr))
     else:
         group["lr"] = lr
 

@@ -22,6 +22,7 @@ Sources: ``torch/optim/adagrad.py``, ``rmsprop.py``, ``nadam.py``, ``radam.py``,
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -42,9 +43,9 @@ class _More(Optimizer):
         lr = options["lr"]
         if isinstance(lr, Tensor) and lr.numel() != 1:
             raise ValueError(f"a tensor lr has one element, this one has {lr.numel()}")
-        for name in sorted(NOT_NEGATIVE & set(options)):
-            if not options[name] >= 0:
-                raise ValueError(f"{name} must not be negative or nan, got {options[name]}")
+        for name, value in options.items():
+            if name in NOT_NEGATIVE and not value >= 0:
+                raise ValueError(f"{name} must not be negative or nan, got {value}")
         if not all(0 <= beta < 1 for beta in options.get("betas", ())):
             raise ValueError(f"both betas must be at least 0 and below 1, got {options['betas']}")
         super().__init__(params, options)
@@ -53,7 +54,7 @@ class _More(Optimizer):
         if any(p.grad.is_sparse for p in params):
             raise RuntimeError(f"{type(self).__name__} needs dense gradients: use SGD for these")
         for state in filter(None, map(self.state.get, params)):
-            missing = sorted(set(self.remembered(group)) - state.keys())
+            missing = [key for key in self.remembered(group) if key not in state]
             if missing:
                 raise KeyError(f"{missing}: not in the state, which was made with other options")
 
@@ -65,7 +66,7 @@ class _More(Optimizer):
             state.update({key: torch.zeros_like(p) for key in self.remembered(group)})
         return state
 
-    def remembered(self, group: dict[str, Any]) -> tuple[str, ...]:
+    def remembered(self, group: dict[str, Any]) -> Iterable[str]:
         """The state keys that the options of this group call for."""
         return self.state_keys
 
@@ -145,7 +146,7 @@ class Adagrad(_More):
     @staticmethod
     def rule(p: Any, g: Any, sum: Any, *, step_size: Any, eps: float) -> None:
         """Update ``p`` and the sum of squares in place from the gradient ``g``."""
-        sum.addcmul_(g, g, value=1)
+        sum.addcmul_(g, g)
         p.addcdiv_(g, sum.sqrt().add_(eps), value=-step_size)
 
 
@@ -194,9 +195,9 @@ class RMSprop(_More):
         how |= dict(maximize=maximize, differentiable=differentiable)
         super().__init__(params, what | how)
 
-    def remembered(self, group: dict[str, Any]) -> tuple[str, ...]:
+    def remembered(self, group: dict[str, Any]) -> Iterable[str]:
         optional = {"momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
-        return tuple(key for key in self.state_keys if optional.get(key, True))
+        return (key for key in self.state_keys if optional.get(key, True))
 
     @staticmethod
     def scalars(step: float, *, lr: Any, alpha: float, eps: float, momentum: float) -> dict:

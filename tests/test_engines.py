@@ -1,0 +1,46 @@
+"""What an engine shows to a rule, asked of the engines themselves."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from minioptim.engines import NO_PENALTY, foreach, listable, loop
+
+
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), ("cpu", "meta")])
+def test_foreach_makes_one_list_for_each_kind_of_parameters(kinds):
+    """Of parameters: what their gradients are like does not matter."""
+    seen = []
+    rows = [[torch.ones(2).to(kind) for kind in row] for row in product(kinds, repeat=2)]
+    foreach(lambda p, g: seen.append(list(map(id, p))), rows, NO_PENALTY, {})
+    assert seen == [[id(row[0]) for row in rows[:2]], [id(row[0]) for row in rows[2:]]]
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ("", True),
+        ("x x", True),
+        ("- -", True),
+        ("x -", False),
+        ("xx xx", True),
+        ("x- x-", True),
+        ("xx x-", False),
+        ("-x xx", False),
+        ("x- -x", False),
+    ],
+)
+def test_lists_stand_for_rows_only_if_all_have_the_same_state(states, expected):
+    """A word is a row, a dash is state that it lacks."""
+    one = torch.ones(1)
+    rows = [(one, one, *(None if x == "-" else one for x in word)) for word in states.split()]
+    assert listable(rows or [(one, one)]) is expected
+
+
+def test_the_parameter_decides_what_is_seen_as_pairs():
+    seen = []
+    real, pairs = torch.ones(3), torch.ones(3, dtype=torch.complex64)
+    rows = [(real, pairs), (pairs, real), (pairs, pairs), (real, real)]
+    loop(lambda *row: seen.append([t.dim() for t in row]), rows, NO_PENALTY, {}, pairs=True)
+    assert seen == [[1, 1], [2, 1], [2, 2], [1, 1]]
