@@ -7,7 +7,7 @@ import torch
 from pair import COMPLEX, HALF, Pair, build, draw, unlike
 
 import minioptim
-from minioptim import more
+from minioptim import blocks, engines, more
 
 SHAPES = [(), (5,), (4, 3), (0,), (17,)]
 EXACT = [
@@ -292,6 +292,18 @@ def test_autograd_goes_through_the_steps(case):
         *(draw((2,), torch.float64, i) for i in range(9)),
     ]
     assert torch.autograd.gradcheck(run, [x.requires_grad_() for x in inputs])
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "RMSprop", "NAdam", "RAdam", "Muon"])
+def test_which_engine_runs(name):
+    """A rule that looks at one element at a time may run in blocks, and as a list."""
+    p = torch.nn.Parameter(torch.ones(2, 2))
+    p.grad = torch.ones(2, 2)
+    optimizer = getattr(more, name)([p])
+    group, in_loop = optimizer.param_groups[0], name in ("NAdam", "Muon")
+    assert optimizer._plan(group)[0] is (engines.loop if in_loop else blocks.loop)
+    group["foreach"] = True
+    assert optimizer._plan(group)[0] is (engines.loop if in_loop else engines.foreach)
 
 
 @pytest.mark.parametrize("case", ["NAdam(p)", "Muon(p)"])
