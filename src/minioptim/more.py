@@ -334,7 +334,8 @@ class RAdam(_More):
 
     Note:
         PyTorch multiplies four tensors where this rule multiplies four numbers: the same up to
-        rounding, and two temporaries fewer.
+        rounding, and two temporaries fewer. A tensor ``lr`` is one of these numbers, so a float32
+        one rounds to float32 here also where the parameters are float64.
 
     Raises:
         ValueError: a negative option; a beta outside [0, 1); a tensor lr with several elements.
