@@ -34,8 +34,8 @@ def test_every_panel_has_a_name_of_its_own() -> None:
 
 
 def test_every_panel_finds_its_lines() -> None:
-    shown = sourcemap.collect(BOOK)
-    assert len(shown) > 10
+    shown = sourcemap.collect(BOOK, of="")
+    assert len({side.name.split(".")[0] for side in shown}) > 1  # PyTorch's code, and ours
     assert [side for side in shown if side.span is None] == []
 
 

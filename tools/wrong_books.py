@@ -251,7 +251,7 @@ FAULTS = [
           cell(lambda c: c["metadata"]["mystnb"]["image"].update(
               alt="A bar chart of the yearly rainfall in four towns."), _draws), NOBODY),
     Fault("a correction that corrects nothing", "claims.yml",
-          text(r"(claim: 2019.*\n    correction: ).*", r"\1It was so."), NOBODY),
+          text(r"(claim: 2019.*\n    correction: ).*", r"\1It was so."), PYTEST),
     Fault("an assertion taken out of a cell that settles no claim", SHORT,
           cell(_without_asserts, _asserts_and_prints), NOBODY),
     Fault("a link to another site that leads nowhere", "reference/errata.md",

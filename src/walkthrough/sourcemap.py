@@ -153,8 +153,13 @@ def written(page: Path) -> list[source.Written]:
         raise SourceError(f"{page.name}: {error}") from None
 
 
-def collect(book: Path) -> list[Shown]:
+def collect(book: Path, of: str = "torch.") -> list[Shown]:
     """Every side of every panel that shows something of PyTorch, page by page.
+
+    Args:
+        book: the folder of the pages.
+        of: what the shown names begin with; with "" what the panels show of the book's own code
+            is there too.
 
     Raises:
         SourceError: a panel that cannot be read; the message names the page.
@@ -167,7 +172,7 @@ def collect(book: Path) -> list[Shown]:
             sides = [arguments, {"name": beside} if isinstance(beside, str) else dict(beside)]
             names = [side.pop("name", "") for side in sides]
             for i, (name, options) in enumerate(zip(names, sides, strict=True)):
-                if name.startswith("torch."):
+                if name and name.startswith(of):
                     others = tuple(filter(None, names[:i] + names[i + 1 :]))
                     where = page.relative_to(book.parent).as_posix()
                     around = (panel.label, panel.heading, panel.before, panel.after)
