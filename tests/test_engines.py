@@ -44,3 +44,11 @@ def test_the_parameter_decides_what_is_seen_as_pairs():
     rows = [(real, pairs), (pairs, real), (pairs, pairs), (real, real)]
     loop(lambda *row: seen.append([t.dim() for t in row]), rows, NO_PENALTY, {}, pairs=True)
     assert seen == [[1, 1], [2, 1], [2, 2], [1, 1]]
+
+
+@pytest.mark.parametrize("engine", [loop, foreach])
+def test_who_does_not_ask_for_pairs_sees_none(engine):
+    seen = []
+    rows = [(torch.ones(3, dtype=torch.complex64), torch.ones(3, dtype=torch.complex64))]
+    engine(lambda p, g: seen.append(p), rows, NO_PENALTY, {})
+    assert all(t.dim() == 1 for t in (seen if engine is loop else seen[0]))

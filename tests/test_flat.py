@@ -206,6 +206,27 @@ def test_a_gradient_with_a_history_leaves_it_behind():
     assert bias.grad.untyped_storage().data_ptr() == flat.grad.data_ptr()
 
 
+def test_every_part_has_a_gradient_in_the_buffer_from_the_first():
+    module = small()
+    flats = flatten(module)
+    (row,) = {p.grad.untyped_storage().data_ptr() for p in module.parameters()}
+    assert row == flats[0].grad.untyped_storage().data_ptr()
+    assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in module.parameters())
+
+
+def test_what_moved_after_the_last_look_is_seen_after_backward():
+    """Nothing was updated in between, as with PyTorch's fused kernels: the version is the same."""
+    module = small()
+    flats = flatten(module)
+    loss = sum((p**2).sum() for p in module.parameters())
+    assert torch.equal(flats[0].grad, torch.zeros_like(flats[0]))
+    moved = next(iter(module.parameters()))
+    loss.backward()
+    moved.data = moved.detach().clone()
+    with pytest.raises(RuntimeError, match="was moved"):
+        flats[0].grad  # noqa: B018
+
+
 def test_backward_brings_new_gradients_into_the_buffer():
     """Before anybody asks for them: the memory of two gradients is not needed for long."""
     module = small()
@@ -646,6 +667,18 @@ def test_state_without_a_flat_form_is_refused():
         copy_state(source, minioptim.Adam([{"params": [p]} for p in module.parameters()]))
     assert not target.state
     assert target.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("how", ["foreach", "fused", "capturable", "differentiable"])
+def test_how_to_compute_is_not_taken_along(how):
+    module = small()
+    source = torch.optim.Adam(module.parameters(), lr=0.5)
+    source.param_groups[0][how] = True
+    target = torch.optim.Adam(flatten(module))
+    before = target.param_groups[0][how]
+    copy_state(source, target)
+    assert target.param_groups[0]["lr"] == 0.5
+    assert target.param_groups[0][how] is before is not True
 
 
 def test_an_exchanged_state_is_a_copy():

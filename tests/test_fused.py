@@ -10,6 +10,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 import torch
@@ -238,7 +239,49 @@ def test_uncompiled_equal_to_the_loop_up_to_rounding(case, dtype, bound, uncompi
             torch.testing.assert_close(state[key], other[key], rtol=bound, atol=bound)
     assert len({id(step.__code__) for step, _ in uncompiled}) == len(uncompiled)
     for _, options in uncompiled:
-        assert (options["fullgraph"], options["dynamic"]) == (True, True)
+        threads = {"cpp.dynamic_threads": True}
+        assert options == {"fullgraph": True, "dynamic": True, "options": threads}
+
+
+def test_half_precision_is_computed_in_float32_and_rounded_once(uncompiled):
+    p = torch.nn.Parameter(draw((50,), torch.bfloat16, 1))
+    p.grad = draw((50,), torch.bfloat16, 2)
+    wide = torch.nn.Parameter(p.detach().float())
+    wide.grad = p.grad.float()
+    ours, exact = minioptim.Adam([p], lr=0.1, fused=True), minioptim.Adam([wide], lr=0.1)
+    ours.step()
+    exact.step()
+    assert (p != wide.bfloat16()).sum() == 0
+    for key in ("exp_avg", "exp_avg_sq"):
+        assert torch.equal(ours.state[p][key], exact.state[wide][key].bfloat16())
+
+
+def test_what_a_step_writes_to_and_what_it_leaves_alone(uncompiled):
+    """State stays where it is once it was made, in the dtype of its parameter."""
+    p = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    p.grad_dtype = None  # a gradient of another dtype is allowed
+    p.grad = torch.ones(3)
+    version = p.grad._version
+    optimizer = minioptim.SGD([p], lr=0.1, momentum=0.9, fused=True)
+    optimizer.step()
+    buffer = optimizer.state[p]["momentum_buffer"]
+    assert buffer.dtype == p.dtype
+    optimizer.step()
+    assert optimizer.state[p]["momentum_buffer"] is buffer
+    assert buffer.tolist() == torch.full((3,), 1.9).bfloat16().tolist()
+    assert p.grad._version == version
+
+
+def test_the_engine_itself_asks_for_a_compiler(monkeypatch):
+    fused.clear()
+    assert fused._kernel.cache_info().currsize == 0
+    fused.require_compiler.cache_clear()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    row = (torch.ones(3), torch.ones(3), None)
+    options = dict(lr=0.1, momentum=0, dampening=0, nesterov=False)
+    with pytest.raises(RuntimeError, match=r"C\+\+ compiler"):
+        fused.fused(minioptim.SGD.rule, [row], NO_PENALTY, options)
+    assert row[0].tolist() == [1, 1, 1]
 
 
 def test_a_step_with_numbers_in_tensors(uncompiled):
@@ -353,6 +396,11 @@ def test_numbers_are_taken_out_and_put_back():
     assert back == (True, None, "a", ("b", "c"), "word", "d")
 
 
+def test_a_number_may_be_of_any_class_that_has_a_float():
+    values = fused._as_tensor([Fraction(1, 4)], torch.device("cpu"), torch.float32)
+    assert values.tolist() == [[0.25], [0.75]]
+
+
 def test_a_number_knows_what_it_lacks_to_one():
     values = fused._as_tensor([0.99999, torch.tensor(0.25)], torch.device("cpu"), torch.bfloat16)
     assert values.dtype == torch.float32
@@ -456,7 +504,7 @@ def test_without_a_compiler(where, monkeypatch):
 
 def test_what_is_missing_is_named(monkeypatch):
     fused.require_compiler.cache_clear()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", {"triton": None}.__getitem__)
     with pytest.raises(
         RuntimeError, match=r"Triton was not found\. Install it with pip install triton;"
     ):

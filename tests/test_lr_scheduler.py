@@ -638,5 +638,21 @@ def test_a_subclass_may_define_get_lr_as_in_pytorch():
     assert Doubled(optimizer_of(minioptim)).get_last_lr() == [0.2, 0.06]
 
 
+@pytest.mark.parametrize("schedulers", [ours, theirs])
+def test_a_subclass_may_have_a_first_step_of_its_own(schedulers):
+    """What the base class does there is left out, so step 1 is as any other."""
+
+    class Later(schedulers.ExponentialLR):
+        def _initial_step(self):
+            self._step_count = 1
+
+    o = optimizer_of(minioptim if schedulers is ours else torch.optim)
+    rates = [group["lr"] for group in o.param_groups]
+    scheduler = Later(o, gamma=0.5)
+    o.step()
+    scheduler.step()
+    assert [group["lr"] for group in o.param_groups] == [rate / 2 for rate in rates]
+
+
 def test_old_name_of_the_base_class():
     assert issubclass(ours._LRScheduler, ours.LRScheduler)
