@@ -64,7 +64,7 @@ def test_killed_runs_end_as_if_nothing_had_happened() -> None:
     [
         (IN_PLACE, "no whole checkpoint is left"),
         (FORGETS_THE_ORDER, "it is another run"),
-        (CRASHES, "ZeroDivisionError"),
+        pytest.param(CRASHES, "ZeroDivisionError", marks=pytest.mark.long),
     ],
     ids=["in-place", "order", "crash"],
 )

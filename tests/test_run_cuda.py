@@ -157,6 +157,7 @@ def test_skipped(): pytest.skip()
 """
 
 
+@pytest.mark.long
 def test_tests_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "test_there.py"
     path.write_text(TESTS.format(device="elsewhere") + "\n@pytest.mark.skip\ndef test_x(): ...\n")

@@ -434,6 +434,7 @@ class Plan:
     def order(self, mutant: Mutant, at_import: bool) -> Callable[[list[Any]], list[Any]]:
         """The tests for a mutant: those that killed its like before, then the quickest."""
         killers = self.hints.get(f"{mutant.file} {mutant.where}".strip(), [])
+        killers = list(dict.fromkeys([*killers, *self.hints.get("", [])]))
         rank = {name: i for i, name in enumerate(killers)}
         place = f"{mutant.file} {mutant.where}"
 
@@ -583,12 +584,13 @@ def judge(verdicts: Sequence[Verdict], excused: dict[str, str], names: set[str])
 
 
 def remember(verdicts: Sequence[Verdict], mutants: dict[str, Mutant], path: Path = HINTS) -> None:
-    """Keep, for each function, the tests that killed most of its mutants."""
+    """Keep, for each function and for all of them, the tests that killed most mutants."""
     killers: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for verdict in verdicts:
         mutant = mutants.get(verdict["name"])
         if mutant and verdict["end"] == "killed" and "::" in (verdict["by"] or ""):
             killers[f"{mutant.file} {mutant.where}".strip()][verdict["by"]] += 1
+            killers[""][verdict["by"]] += 1
     hints = {
         where: [name for name, _ in sorted(count.items(), key=lambda x: (-x[1], x[0]))[:12]]
         for where, count in sorted(killers.items())
