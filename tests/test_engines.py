@@ -5,7 +5,8 @@ from itertools import product
 import pytest
 import torch
 
-from minioptim.engines import NO_PENALTY, foreach, listable, loop
+from minioptim.engines import NO_PENALTY, Pure, TensorList, foreach, listable, loop
+from minioptim.fused import fused
 
 
 @pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), ("cpu", "meta")])
@@ -46,9 +47,24 @@ def test_the_parameter_decides_what_is_seen_as_pairs():
     assert seen == [[1, 1], [2, 1], [2, 2], [1, 1]]
 
 
-@pytest.mark.parametrize("engine", [loop, foreach])
+@pytest.mark.parametrize("engine", [loop, foreach, fused])
 def test_who_does_not_ask_for_pairs_sees_none(engine):
     seen = []
-    rows = [(torch.ones(3, dtype=torch.complex64), torch.ones(3, dtype=torch.complex64))]
+    rows = [(torch.ones(1, dtype=torch.complex64), torch.ones(1, dtype=torch.complex64))]
     engine(lambda p, g: seen.append(p), rows, NO_PENALTY, {})
-    assert all(t.dim() == 1 for t in (seen if engine is loop else seen[0]))
+    assert [t.dim() for t in (seen[0] if engine is foreach else seen)] == [1]
+
+
+def test_a_list_that_is_changed_in_place_is_the_one_that_comes_back():
+    tensors = TensorList([torch.ones(2), torch.ones(3)])
+    assert tensors.mul_(2) is tensors
+    assert tensors.add(1) is not tensors
+    assert [t.tolist() for t in tensors] == [[2.0] * 2, [2.0] * 3]
+
+
+@pytest.mark.parametrize("name", ["addcmul_", "addcdiv_"])
+def test_a_product_counts_once_if_nothing_else_is_said(name):
+    x, y, z = torch.tensor([3.0]), torch.tensor([5.0]), torch.tensor([7.0])
+    pure = Pure(x.clone())
+    getattr(pure, name)(Pure(y), Pure(z))
+    assert torch.equal(pure.tensor, getattr(x, name)(y, z))

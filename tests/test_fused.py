@@ -272,9 +272,15 @@ def test_what_a_step_writes_to_and_what_it_leaves_alone(uncompiled):
     assert p.grad._version == version
 
 
-def test_the_engine_itself_asks_for_a_compiler(monkeypatch):
+def test_compiled_steps_can_be_forgotten(uncompiled):
+    run(OURS, ADAM, torch.float32, steps=1)
+    assert fused._kernel.cache_info().currsize == 1
     fused.clear()
     assert fused._kernel.cache_info().currsize == 0
+
+
+def test_the_engine_itself_asks_for_a_compiler(monkeypatch):
+    fused.clear()
     fused.require_compiler.cache_clear()
     monkeypatch.setattr(shutil, "which", lambda name: None)
     row = (torch.ones(3), torch.ones(3), None)

@@ -681,3 +681,11 @@ def test_the_default_engine_is_the_loop_where_devices_are_mixed_or_foreign():
     options = minioptim.SGD([cpu]).param_groups[0]
     for params in ([cpu], [meta], [cpu, meta]):
         assert our_optimizer.choose_engine(options, params) is minioptim.engines.loop
+
+
+def test_a_subclass_without_a_step_of_its_own_has_that_of_its_base():
+    class Renamed(minioptim.SGD):
+        pass
+
+    assert Renamed.step is minioptim.SGD.step is minioptim.Optimizer.step
+    assert "step" not in vars(Renamed)

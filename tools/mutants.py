@@ -433,9 +433,7 @@ class Plan:
 
     def order(self, mutant: Mutant, at_import: bool) -> Callable[[list[Any]], list[Any]]:
         """The tests for a mutant: those that killed its like before, then the quickest."""
-        killers = self.hints.get(f"{mutant.file} {mutant.where}".strip(), [])
-        killers = list(dict.fromkeys([*killers, *self.hints.get("", [])]))
-        rank = {name: i for i, name in enumerate(killers)}
+        rank = {name: i for i, name in enumerate(self.killers(mutant))}
         place = f"{mutant.file} {mutant.where}"
 
         def reached(name: str) -> bool:
@@ -461,6 +459,11 @@ class Plan:
 
         return chosen
 
+    def killers(self, mutant: Mutant) -> list[str]:
+        """The tests that killed most of its like before, then those that killed most of all."""
+        own = self.hints.get(f"{mutant.file} {mutant.where}".strip(), [])
+        return list(dict.fromkeys([*own, *self.hints.get("", [])]))
+
     def cost(self, name: str) -> float:
         return self.seconds.get(name, 1.0)
 
@@ -472,8 +475,17 @@ def near_files(file: str) -> list[str]:
     return own + FROM_FILE.get(stem, ["test_parity.py", "test_bad_input.py"])
 
 
-def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> list[Verdict]:
-    """The verdict on each mutant, as far as the time goes."""
+def run(
+    plan: Plan,
+    mutants: Sequence[Mutant],
+    deadline: float,
+    show: Any,
+    importing: float = float("inf"),
+) -> list[Verdict]:
+    """The verdict on each mutant, as far as the time goes.
+
+    ``importing`` is the time in seconds for those of code that runs while modules are imported.
+    """
     verdicts: dict[str, Verdict] = {}
 
     def live() -> list[Verdict]:
@@ -522,9 +534,11 @@ def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> li
         if mutant is not CONTROL:
             finder: Any = MutantFinder(plan.source_of[mutant.name], mutant)
             sys.meta_path.insert(0, finder)
-        near = set(near_files(mutant.file))
-        first = [file for file in plan.files if file.name in near]
-        for files in (first, plan.files):
+        likely = {f"tests/{name}" for name in near_files(mutant.file)}
+        likely |= {name.split("::")[0] for name in plan.killers(mutant)[:10]}
+        first = [file for file in plan.files if f"tests/{file.name}" in likely]
+        rest = [file for file in plan.files if file not in first]
+        for files in filter(None, (first, rest)):
             for name in [n for n in sys.modules if n.startswith(OWN)]:
                 del sys.modules[name]
             runner = Run(plan.order(mutant, at_import=True), plan.seconds)
@@ -543,8 +557,9 @@ def run(plan: Plan, mutants: Sequence[Mutant], deadline: float, show: Any) -> li
         show(verdict)
 
     end = deadline + (deadline - time.monotonic()) / 4
-    _children([CONTROL, *at_import] if at_import else [], anew, done, end)
-    if at_import:
+    end = min(end, time.monotonic() + importing)
+    _children([CONTROL, *at_import] if at_import and importing else [], anew, done, end)
+    if at_import and importing:
         _believe(verdicts.pop(CONTROL.name, None))
     return [v for v in verdicts.values() if v["end"] != "import"]
 
@@ -702,6 +717,10 @@ def main() -> int:
     parser.add_argument("--nbval", type=int, metavar="N", help="what notebooks see, of N mutants")
     parser.add_argument("--resume", action="store_true", help="ask only about those still alive")
     parser.add_argument("--record", action="store_true", help="keep the result for the book")
+    parser.add_argument(
+        "--importing", type=float, default=float("inf"), metavar="SECONDS",
+        help="at most so long for faults of code that runs while modules are imported",
+    )  # fmt: skip
     options = parser.parse_args()
     start = time.monotonic()
     os.nice(5)
@@ -719,7 +738,8 @@ def main() -> int:
     before = show.killed() if options.resume else {}
     deadline = start + 0.7 * options.seconds if options.seconds else float("inf")
     verdicts = [before[m.name] for m in chosen if m.name in before]
-    verdicts += run(plan, [m for m in chosen if m.name not in before], deadline, show)
+    left = [m for m in chosen if m.name not in before]
+    verdicts += run(plan, left, deadline, show, options.importing)
     seen = by_notebooks(plan, chosen, Show(len(chosen))) if options.nbval else []
     seconds = time.monotonic() - start
     names = {m.name for s in plan.sources for m in s.mutants}
@@ -727,6 +747,8 @@ def main() -> int:
     killed = sum(v["end"] == "killed" for v in verdicts)
     alive = len(verdicts) - killed
     print(f"{len(verdicts)} mutants, {killed} killed, {alive} alive, in {seconds:.0f} s.")
+    if not options.seconds and len(verdicts) < len(chosen):
+        print(f"{len(chosen) - len(verdicts)} more were not asked about.")
     if seen:
         dead = sum(v["end"] == "killed" for v in seen)
         print(f"Of these {len(seen)} the notebooks alone kill {dead}.")
@@ -736,7 +758,8 @@ def main() -> int:
         record_notebooks(verdicts, seen, options.seed, seconds)
     elif options.record and not part and not faults:
         remember(verdicts, {m.name: m for m in plan.mutants})
-        record(verdicts, seconds)
+        whole = None if options.resume else seconds  # of a run in parts nobody knows
+        record(verdicts, whole, len(chosen) - len(verdicts))
     return bool(faults)
 
 
@@ -744,7 +767,7 @@ def _score(verdicts: Sequence[Verdict]) -> tuple[int, int]:
     return len(verdicts), sum(v["end"] == "killed" for v in verdicts)
 
 
-def record(verdicts: Sequence[Verdict], seconds: float) -> None:
+def record(verdicts: Sequence[Verdict], seconds: float | None, missing: int = 0) -> None:
     """Keep the score for the book."""
     from walkthrough import evidence
 
@@ -763,7 +786,9 @@ def record(verdicts: Sequence[Verdict], seconds: float) -> None:
         command="make mutants RECORD=1",
         summary=f"{total:,} small faults, one at a time; {killed:,} turn a test red "
         f"({100 * killed / total:.1f} %). No input can tell the other {total - killed} from the "
-        "program as it is; `tools/mutants.yml` lists them with the reasons.",
+        "program as it is; `tools/mutants.yml` lists them with the reasons."
+        + f" **{missing} more were not asked about**: they act while modules are imported, and "
+        "every one of them needs all modules imported anew." * bool(missing),
         head=["file", "faults", "seen", "the same program"],
         rows=rows,
         notes=[
