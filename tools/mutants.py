@@ -50,6 +50,7 @@ HINTS = ROOT / "tools" / "mutants.json"  # the tests that killed most, by functi
 CACHE = ROOT / "_build" / "mutants"
 AT_ONCE = 2  # children at a time
 MEMORY = 6 << 30  # bytes a child may use beyond what it starts with
+GRACE = 5.0  # seconds for what is running when the time of a sample is over
 PATIENCE = 10.0  # seconds of CPU time a test may take beyond ten times its own
 FROM_FILE = {"__init__": ["test_package.py"], "compat": ["test_optimizer.py", "test_exchange.py"]}
 STARTS = "a test that starts a process is not asked further"
@@ -361,8 +362,14 @@ def _children(
             running[child] = (mutant, answer)
         if not running:
             return
-        child, status = os.wait()
+        child, status = os.waitpid(-1, os.WNOHANG if deadline < float("inf") else 0)
+        if time.monotonic() > deadline + GRACE:  # a sample does without those that take long
+            for late in [late for late, (mutant, _) in running.items() if mutant is not CONTROL]:
+                os.kill(late, signal.SIGKILL)
+                os.waitpid(late, 0) if late != child else None
+                running.pop(late)[1].close()
         if child not in running:
+            time.sleep(0.02)
             continue
         mutant, answer = running.pop(child)
         with answer:
