@@ -2,6 +2,7 @@
 
     python tools/wrong_books.py                    every fault, every check
     python tools/wrong_books.py --only link        faults with this in their name
+    python tools/wrong_books.py --resume           only those that were not yet answered
 
 Each fault is planted alone in a copy of the checkout, in a notebook or a page. Then the checks are
 asked: nbval, about the one notebook; the tests that read the book; the builder. Each fault says
@@ -9,6 +10,7 @@ which check should see it. A check that misses what it should see is an error, a
 sees what nobody should: the list of what no check can see stands in the book, and has to be true.
 
 The builder is asked once about all the faults that are its business, each under a name of its own.
+Each answer is kept in _build/wrong-books, so a run can be stopped and taken up again.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from typing import Any
 from walkthrough import evidence
 
 ROOT = Path(__file__).resolve().parent.parent
+ANSWERS = ROOT / "_build" / "wrong-books"
 NBVAL, PYTEST, BUILD, NOBODY = "nbval", "pytest", "the builder", "nobody"
 CHECKS = (NBVAL, PYTEST, BUILD)
 # the tests that read notebooks and pages; the others read src/ and are asked by `mutants.py`
@@ -352,14 +355,22 @@ def judge(fault: Fault, seen: dict[str, str]) -> str:
     return "" if fault.seen_by in hit else f"{fault.name}: {fault.seen_by} did not see it"
 
 
+def answer_of(fault: Fault) -> Path:
+    """The file with what the checks said of a fault: a dictionary, check by check."""
+    return ANSWERS / (re.sub(r"\W", "-", fault.name) + ".json")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="faults whose name has this in it")
+    parser.add_argument("--resume", action="store_true", help="keep the answers that are there")
     parser.add_argument("--record", action="store_true", help="keep the result for the book")
     options = parser.parse_args()
     os.nice(5)
     start = time.monotonic()
-    faults = [fault for fault in FAULTS if options.only in fault.name]
+    wanted = [fault for fault in FAULTS if options.only in fault.name]
+    faults = [f for f in wanted if not (options.resume and answer_of(f).is_file())]
+    ANSWERS.mkdir(parents=True, exist_ok=True)
     wrong, rows = [], []
     with tempfile.TemporaryDirectory() as name:
         whole = copy(Path(name, "whole"))
@@ -372,23 +383,27 @@ def main() -> int:
             before = ask_builder(folder)
             if before:
                 sys.exit(f"The builder complains without any fault:\n{before}")
-            for fault in FAULTS:
+            for fault in faults:
                 if fault.said:
                     plant(folder, fault)
             built = ask_builder(folder)
         with ThreadPoolExecutor(max_workers=2) as pool:
             for fault, seen in pool.map(lambda fault: ask(Path(name), fault, built), faults):
-                columns = (seen.get(check, "not asked") or "no" for check in CHECKS)
-                rows.append([fault.name, *columns])
-                print(" | ".join(rows[-1]), flush=True)
-                wrong += filter(None, [judge(fault, seen)])
+                answer_of(fault).write_text(json.dumps(seen), encoding="utf-8")
+                print(fault.name, seen, flush=True)
+    for fault in wanted:
+        seen = json.loads(answer_of(fault).read_text(encoding="utf-8"))
+        columns = (seen.get(check, "not asked") or "no" for check in CHECKS)
+        rows.append([fault.name, *columns])
+        print(" | ".join(rows[-1]))
+        wrong += filter(None, [judge(fault, seen)])
     print("\n".join(wrong))
     if options.record and not wrong and not options.only:
-        record(rows, time.monotonic() - start)
+        record(rows, None if options.resume else time.monotonic() - start)
     return bool(wrong)
 
 
-def record(rows: list[list[str]], seconds: float) -> None:
+def record(rows: list[list[str]], seconds: float | None) -> None:
     """Keep the table for the book; what nobody sees first of all."""
     blind = [row for row, fault in zip(rows, FAULTS, strict=True) if fault.seen_by == NOBODY]
     evidence.record(
