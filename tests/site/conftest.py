@@ -35,9 +35,10 @@ HERE = ("file:", "data:", "blob:", "http://127.0.0.1:")
 WATCH_SHIFTS = """
 window.shifts = [];
 new PerformanceObserver((list) => {
-  const free = ".header-article-items" + (document.readyState === "loading" ? ", table" : "");
+  const whole = performance.getEntriesByType("navigation")[0].domInteractive || Infinity;
   for (const entry of list.getEntries())
     for (const { node, previousRect: a, currentRect: b } of entry.sources) {
+      const free = ".header-article-items" + (entry.startTime <= whole ? ", table" : "");
       const element = node instanceof Element ? node : node && node.parentElement;
       const [from, to] = [a, b].map((r) => [r.x, r.y, r.width, r.height].map(Math.round).join());
       if (element && !entry.hadRecentInput && !element.closest(free))
