@@ -364,9 +364,10 @@ def _children(
             return
         child, status = os.waitpid(-1, os.WNOHANG if deadline < float("inf") else 0)
         if time.monotonic() > deadline + GRACE:  # a sample does without those that take long
-            for late in [late for late, (mutant, _) in running.items() if mutant is not CONTROL]:
+            alive = [pid for pid, (m, _) in running.items() if m is not CONTROL and pid != child]
+            for late in alive:
                 os.kill(late, signal.SIGKILL)
-                os.waitpid(late, 0) if late != child else None
+                os.waitpid(late, 0)
                 running.pop(late)[1].close()
         if child not in running:
             time.sleep(0.02)
