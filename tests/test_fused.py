@@ -107,9 +107,10 @@ def test_equal_to_the_loop_and_to_pytorchs_kernel_up_to_rounding(case, dtype, bo
 
 
 @needs_compiler
-def test_nothing_is_compiled_again():
+def test_nothing_is_compiled_again(monkeypatch):
     """Neither for a new lr, a new step count or new betas, nor for other sizes and numbers."""
     run(OURS, ADAM, torch.float32, steps=1)
+    monkeypatch.setattr(fused, "INDEXABLE", 0)  # ask each time whether the code fits
     before = copy.deepcopy(counters["stats"])
     params = parameters(shapes=[(), (1,), (2,), (3, 3), (4, 4, 4), (9, 1), (1, 8), (65, 3)])
     optimizer = minioptim.Adam(params, fused=True)
@@ -239,8 +240,8 @@ def test_uncompiled_equal_to_the_loop_up_to_rounding(case, dtype, bound, uncompi
             torch.testing.assert_close(state[key], other[key], rtol=bound, atol=bound)
     assert len({id(step.__code__) for step, _ in uncompiled}) == len(uncompiled)
     for _, options in uncompiled:
-        threads = {"cpp.dynamic_threads": True}
-        assert options == {"fullgraph": True, "dynamic": True, "options": threads}
+        assert options.pop("backend").__func__ is fused.Compiled._compile
+        assert options == {"fullgraph": True, "dynamic": True}
 
 
 def test_half_precision_is_computed_in_float32_and_rounded_once(uncompiled):
@@ -349,6 +350,98 @@ def test_autograd_is_off_in_the_step_whoever_calls(uncompiled):
         assert torch.is_grad_enabled()
 
 
+# --- the questions of torch.compile, asked once ---------------------------------------------------
+
+
+@needs_compiler
+def test_the_compiled_code_is_called_directly_from_the_second_step_on(monkeypatch):
+    """Also if the first tensor is as long as the list of numbers: 5 of Adam, and what they lack."""
+    fused.clear()
+    kept, compiled = [], fused.Compiled
+    monkeypatch.setattr(fused, "Compiled", lambda step: kept.append(compiled(step)) or kept[-1])
+    params = parameters(shapes=[(10,), (5,), (2,), (2, 5), (33, 3)])
+    others = [torch.nn.Parameter(p.detach().clone()) for p in params]
+    ours, loop = minioptim.Adam(params, lr=0.01, fused=True), minioptim.Adam(others, lr=0.01)
+    for t in range(4):
+        for turn, optimizer in ((params, ours), (others, loop)):
+            give_gradients(turn, t)
+            optimizer.step()
+        kept[-1].checked = None  # what is called now is no longer this
+    assert distance(params, others) <= 5e-7
+    assert kept[-1].code is not None
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """A step, its machine code, and what was called: with a stand-in for the compiler.
+
+    The step adds the gradient to the parameter. Its code takes its arguments in another order.
+    """
+    called = []
+
+    def compile(step, backend, **options):
+        def checked(numbers, p, g):
+            called.append("checked")
+            assert not any((torch.is_grad_enabled(), p.requires_grad, type(p) is not torch.Tensor))
+            results = made(*([g, p] if given.get("constant") else [g, p.numel(), numbers, p]))
+            return results[0] if results else None
+
+        made = backend("graph", ["examples"])
+        return checked
+
+    def code(g, *rest):
+        called.append("code")
+        with torch.no_grad():
+            rest[-1].add_(g)
+        return [g + 1] if given.get("result") else []
+
+    def make(graph, examples, options):
+        assert (graph, examples, options) == ("graph", ["examples"], {"cpp.dynamic_threads": True})
+        return code
+
+    given = {}
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr("torch._inductor.compile", make)
+    return fused.Compiled(None), called, given
+
+
+def test_questions_are_asked_once(compiled):
+    step, called, _ = compiled
+    p, g, numbers = torch.nn.Parameter(torch.zeros(3)), torch.ones(3), torch.zeros(4)
+    for expected in (["checked", "code"], ["code"], ["code"]):
+        called.clear()
+        assert step(numbers, p, g) is None
+        assert called == expected
+    assert p.tolist() == [3, 3, 3]
+    assert step.order == [3, 0, 1, 2]
+
+
+def test_what_the_code_hands_out_comes_back(compiled):
+    step, called, given = compiled
+    given["result"] = True
+    p, g = torch.nn.Parameter(torch.zeros(3)), torch.ones(3)
+    step(torch.zeros(4), p, g)
+    assert step(torch.zeros(4), p, g).tolist() == [2, 2, 2]
+    assert called == ["checked", "code", "code"]
+
+
+def test_code_for_one_size_is_not_called_directly(compiled):
+    step, called, given = compiled
+    given["constant"] = True  # the size is not among its arguments
+    for _ in range(2):
+        step(torch.zeros(4), torch.nn.Parameter(torch.zeros(3)), torch.ones(3))
+    assert called == ["checked", "code"] * 2
+
+
+def test_what_is_too_long_for_short_indices_is_asked_about_each_time(compiled, monkeypatch):
+    step, called, _ = compiled
+    monkeypatch.setattr(fused, "INDEXABLE", 3)
+    for n, expected in ((2, ["checked", "code"]), (3, ["checked", "code"]), (2, ["code"])):
+        called.clear()
+        step(torch.zeros(4), torch.nn.Parameter(torch.zeros(n)), torch.ones(n))
+        assert called == expected
+
+
 # --- what goes through the loop -------------------------------------------------------------------
 
 
@@ -395,7 +488,7 @@ def test_pytorchs_kernel_takes_a_gradient_in_the_order_of_its_memory():
 
 def test_numbers_are_taken_out_and_put_back():
     numbers = []
-    constants = fused._without_numbers((True, None, 0.5, (0.9, 0.999), "word", 3), numbers)
+    constants = fused._without_numbers((True, None, 0.5, [0.9, 0.999], "word", 3), numbers)
     assert numbers == [0.5, 0.9, 0.999, 3]
     assert constants == (True, None, 0, (1, 2), "word", 3)
     back = fused._with_numbers(constants, list("abcd"))
@@ -404,13 +497,14 @@ def test_numbers_are_taken_out_and_put_back():
 
 def test_a_number_may_be_of_any_class_that_has_a_float():
     values = fused._as_tensor([Fraction(1, 4)], torch.device("cpu"), torch.float32)
-    assert values.tolist() == [[0.25], [0.75]]
+    assert values.tolist() == [0.25, 0.75]
+    assert fused._as_tensor([], torch.device("cpu"), torch.float64).dtype == torch.float64
 
 
 def test_a_number_knows_what_it_lacks_to_one():
     values = fused._as_tensor([0.99999, torch.tensor(0.25)], torch.device("cpu"), torch.bfloat16)
     assert values.dtype == torch.float32
-    beta, quarter = (fused.Number(x, rest) for x, rest in zip(*values, strict=True))
+    beta, quarter = map(fused.Number, *values.chunk(2))
     assert (1 - beta).item() == pytest.approx(1e-5, rel=1e-7)
     assert (1 - torch.tensor(0.99999)).item() != pytest.approx(1e-5, rel=1e-4)
     found = [2 * quarter, quarter * 2, quarter / 2, 2 - quarter, quarter - 2, quarter**2]
@@ -424,7 +518,7 @@ def test_a_number_in_a_tensor_is_not_read(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__float__", None)
     numbers = [0.5, torch.tensor(0.25, requires_grad=True)]
     values = fused._as_tensor(numbers, torch.device("cpu"), torch.float32)
-    assert values.tolist() == [[0.5, 0.25], [0.5, 0.75]]
+    assert values.tolist() == [0.5, 0.25, 0.5, 0.75]
     assert not values.requires_grad
 
 

@@ -3,7 +3,7 @@
 Adam's rule makes one temporary, as long as the parameter. For a parameter of 40 MB that is 40 MB of
 new memory at each step, which the operating system has to fetch and to clear, and which no cache
 holds. Here the rule sees a large parameter as many short ones: blocks of its memory, with the same
-blocks of the gradient and the state. The temporary is 1 MB long then, the same memory each time.
+blocks of the gradient and the state. The temporary is 2 MB long then, the same memory each time.
 
 Every element meets the same operations in the same order, so the results are those of the loop to
 the last bit. That holds for float32 and float64. In 16 bits PyTorch's ``add_(y, alpha=...)`` rounds
@@ -22,7 +22,7 @@ from torch import Tensor
 from . import engines
 from .engines import Penalty, Row, Rule
 
-BLOCK = 2**18  # elements. Shorter: Python's part of a call shows. Longer: caches hold less of it
+BLOCK = 2**19  # elements. Shorter: Python's part of a call shows. Longer: caches hold less of it
 PLAIN: set[type] = {Tensor, torch.nn.Parameter}  # classes whose methods mean what a tensor's mean
 
 
@@ -78,15 +78,15 @@ def is_one_block(row: Row) -> bool:
     Not so with gaps, other strides than the parameter's, shared memory, classes of their own.
     """
     p, size, stride = row[0], row[0].size(), row[0].stride()
-    tensors = [t for t in row if t is not None]
-    return (
-        all(
-            type(t) in PLAIN
-            and t.layout == torch.strided
-            and t.size() == size
-            and t.stride() == stride
-            for t in tensors
-        )
-        and (p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p))
-        and len({t.untyped_storage()._cdata for t in tensors}) == len(tensors)
-    )
+    owners = set()
+    for t in row:
+        if t is not None:
+            if type(t) not in PLAIN or t.layout != torch.strided:
+                return False
+            if t.size() != size or t.stride() != stride:
+                return False
+            owner = t.untyped_storage()._cdata
+            if owner in owners:
+                return False
+            owners.add(owner)
+    return p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p)

@@ -27,7 +27,7 @@ optimizer came before it, or ``backward`` after it; written into, ``p.grad.copy_
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -124,6 +124,8 @@ class FlatParameter(nn.Parameter):
 
     def _away(self) -> list[tuple[str, nn.Parameter, Tensor]]:
         """The parts whose gradient is not the view of the buffer, with that view."""
+        if all(map(is_, map(attrgetter("grad"), self.parts), self._grads)):
+            return []
         rows = zip(self.names, self.parts, self._grads, strict=True)
         return [(name, p, home) for name, p, home in rows if p.grad is not home]
 

@@ -26,7 +26,8 @@ import shutil
 import sys
 import sysconfig
 import types
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from .engines import Penalty, Pure, Row, Rule, _unwrap, loop
 
 DEVICES = ("cpu", "cuda")
 HALF = (torch.float16, torch.bfloat16)
+INDEXABLE = 2**31  # elements: for more, CUDA needs other code, with longer indices
 
 
 def fused(
@@ -54,7 +56,8 @@ def fused(
         RuntimeError: there is no compiler; see `require_compiler`.
     """
     numbers: list[Any] = []
-    constants = _without_numbers((penalty, tuple(options.items())), numbers)
+    constants = _without_numbers((penalty, tuple(options.values())), numbers)
+    names = tuple(options)
     ready: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     results: list[Any] = []
     for row in rows:
@@ -63,13 +66,12 @@ def fused(
             results += loop(rule, [row], penalty, options, pairs)
             continue
         p = row[0]
-        if (p.device, p.dtype) not in ready:
-            ready[p.device, p.dtype] = _as_tensor(numbers, p.device, p.dtype)
-        dtypes = tuple(None if t is None else t.dtype for t in row)
-        kernel = _kernel(rule, constants, dtypes, p.device)
-        with torch.no_grad():
-            tensors = [flat(t) for t in row if t is not None]
-            result = kernel(ready[p.device, p.dtype], *tensors)
+        place = p.device, p.dtype
+        if place not in ready:
+            ready[place] = _as_tensor(numbers, *place)
+        dtypes = tuple([None if t is None else t.dtype for t in row])
+        tensors = [t if t.dim() == 1 else flat(t) for t in row if t is not None]
+        result = _kernel(rule, names, constants, dtypes, p.device)(ready[place], *tensors)
         results.append(None if result is None else result.as_strided(p.size(), p.stride()))
     return results
 
@@ -77,6 +79,7 @@ def fused(
 @functools.cache
 def _kernel(
     rule: Rule,
+    names: tuple[str, ...],
     constants: tuple,
     dtypes: tuple[torch.dtype | None, ...],
     device: torch.device,
@@ -85,14 +88,15 @@ def _kernel(
     require_compiler(device.type)
 
     def step(numbers: Tensor, *tensors: Tensor) -> Any:
-        values = [Number(x, rest) for x, rest in zip(*map(Tensor.unbind, numbers), strict=True)]
+        values = list(map(Number, *map(Tensor.unbind, numbers.chunk(2))))
         penalty, options = _with_numbers(constants, values)
         given = iter(tensors)
         row = [None if dtype is None else next(given) for dtype in dtypes]
         p, g, *state = operands = [
             None if t is None else Pure(t.float() if t.dtype in HALF else t) for t in row
         ]
-        result = rule(p, Penalty(*penalty)(p, g), *state, **dict(options))
+        options = dict(zip(names, options, strict=True))
+        result = rule(p, Penalty(*penalty)(p, g), *state, **options)
         for t, operand in zip(row, operands, strict=True):
             if t is not None and operand is not g:
                 t.copy_(operand.tensor)
@@ -102,9 +106,51 @@ def _kernel(
 
     # A code object of its own: the compiler counts versions per code object, and stops at eight.
     step = types.FunctionType(step.__code__.replace(), step.__globals__, closure=step.__closure__)
-    # The number of threads is asked for at each call. Else the size of the first tensor decides.
-    options = {"cpp.dynamic_threads": True}
-    return torch.compile(step, fullgraph=True, dynamic=True, options=options)
+    return Compiled(step)
+
+
+class Compiled:
+    """``torch.compile(step)`` without the questions that come before each of its calls.
+
+    What ``torch.compile`` returns asks first whether its machine code fits: the classes, dtypes,
+    devices and sizes it was made for. On small tensors that takes longer than the step. Here the
+    answer is known, since `_kernel` keeps one step for each kind, and tensors are flat. So the
+    questions are asked once; from the second call on the machine code is called directly.
+    """
+
+    def __init__(self, step: Callable[..., Any]) -> None:
+        self.checked = torch.compile(step, fullgraph=True, dynamic=True, backend=self._compile)
+        self.code: Callable[..., Any] | None = None  # what `checked` ends in
+        self.order: list[int] = []  # what it takes, as places in (size, numbers, *tensors)
+        self.places: dict[int, int] = {}  # the places of the tensors of a checked call, by id
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        """The step, on its numbers and its flat tensors, of which the first is a parameter."""
+        size = tensors[1].numel()
+        if self.code is None or size >= INDEXABLE:
+            with torch.no_grad():
+                tensors = tuple(t.detach() for t in tensors)  # no classes, no history
+                torch._dynamo.mark_static(tensors[0])  # how many numbers: the kind says it
+                self.places = {id(t): place for place, t in enumerate(tensors, start=1)}
+                return self.checked(*tensors)
+        given = (size, *tensors)
+        results = self.code(*[given[place] for place in self.order])
+        return results[0] if results else None
+
+    def _compile(self, graph: Any, examples: list[Any]) -> Callable[..., Any]:
+        """What ``torch.compile`` calls to have machine code made of a graph of operations."""
+        from torch._inductor import compile  # not above: that would take a second or two
+
+        # How many threads is asked at each call. Else the size of the first tensor decides it.
+        code = compile(graph, examples, options={"cpp.dynamic_threads": True})
+
+        def first(*given: Any) -> Any:
+            order = [0 if isinstance(x, int) else self.places.get(id(x)) for x in given]
+            if 0 in order and None not in order:  # else the size was taken for a constant
+                self.code, self.order = code, order
+            return code(*given)
+
+        return first
 
 
 def clear() -> None:
@@ -112,14 +158,17 @@ def clear() -> None:
     _kernel.cache_clear()
 
 
-def _without_numbers(x: Any, numbers: list[Any]) -> Any:
-    """``x`` with its numbers moved to the list, and in their stead the place they have there."""
-    if isinstance(x, (tuple, list)):
-        return tuple(_without_numbers(item, numbers) for item in x)
-    if x is None or isinstance(x, (bool, str)):
-        return x
-    numbers.append(x)
-    return len(numbers) - 1
+def _without_numbers(values: Iterable[Any], numbers: list[Any]) -> tuple:
+    """``values`` with its numbers moved to the list, and in their stead their places there."""
+    places = []
+    for x in values:
+        if isinstance(x, (tuple, list)):
+            x = _without_numbers(x, numbers)
+        elif x is not None and not isinstance(x, (bool, str)):
+            numbers.append(x)
+            x = len(numbers) - 1
+        places.append(x)
+    return tuple(places)
 
 
 def _with_numbers(x: Any, numbers: list["Number"]) -> Any:
@@ -152,15 +201,16 @@ for _name in ("add", "radd", "sub", "mul", "rmul", "truediv", "rtruediv", "pow")
 
 
 def _as_tensor(numbers: list[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Two rows: the numbers, and what each lacks to 1. Half precision is computed in float32."""
+    """The numbers, and after them what each lacks to 1. Half precision is computed in float32."""
     plain = [0.0 if isinstance(x, Tensor) else float(x) for x in numbers]
-    both = [plain, [1 - x for x in plain]]
-    values = torch.tensor(both, dtype=torch.promote_types(dtype, torch.float32))
+    code, dtype = ("d", dtype) if dtype == torch.float64 else ("f", torch.float32)
+    memory = array(code, [*plain, *[1 - x for x in plain]])  # a list becomes a tensor more slowly
+    values = torch.frombuffer(memory, dtype=dtype) if plain else torch.empty(0, dtype=dtype)
     values = values.to(device, non_blocking=True)
     for i, x in enumerate(numbers):
         if isinstance(x, Tensor):  # a tensor stays where it is: reading it would wait for the GPU
-            values[0, i].copy_(x.detach())
-            values[1, i].copy_(1 - x.detach().double())
+            values[i].copy_(x.detach())
+            values[len(numbers) + i].copy_(1 - x.detach().double())
     return values
 
 

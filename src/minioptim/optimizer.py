@@ -199,7 +199,8 @@ class Optimizer(compat.Hooks):
         if self.counts_steps:
             batches = defaultdict(list)
             for state, row in zip(states, rows, strict=True):
-                batches[(state["step"].add_(1).item(),)].append(row)
+                step = state["step"]
+                batches[(step.fill_(step.item() + 1).item(),)].append(row)
 
         for step, rows in batches.items():
             numbers = self.scalars(*step, **values)

@@ -31,14 +31,17 @@ OPTIONS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # nobod
 HERE = ("file:", "data:", "blob:", "http://127.0.0.1:")
 
 # Before a page's own scripts: note what moves by itself, and how far. Two things may while the page
-# arrives: the row of buttons above the text, and the columns of a table as rows are added.
+# arrives: the row of buttons above the text, and the columns of a table as rows are added. The last
+# rows may move them in the first frame that is drawn of the whole page, but not in the second.
 WATCH_SHIFTS = """
 window.shifts = [];
+let whole = Infinity;
+document.addEventListener("DOMContentLoaded", () =>
+  requestAnimationFrame(() => requestAnimationFrame((second) => (whole = second))));
 new PerformanceObserver((list) => {
-  const whole = performance.getEntriesByType("navigation")[0].domInteractive || Infinity;
   for (const entry of list.getEntries())
     for (const { node, previousRect: a, currentRect: b } of entry.sources) {
-      const free = ".header-article-items" + (entry.startTime <= whole ? ", table" : "");
+      const free = ".header-article-items" + (entry.startTime < whole ? ", table" : "");
       const element = node instanceof Element ? node : node && node.parentElement;
       const [from, to] = [a, b].map((r) => [r.x, r.y, r.width, r.height].map(Math.round).join());
       if (element && !entry.hadRecentInput && !element.closest(free))
