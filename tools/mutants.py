@@ -542,11 +542,15 @@ def run(
         if mutant is not CONTROL:
             finder: Any = MutantFinder(plan.source_of[mutant.name], mutant)
             sys.meta_path.insert(0, finder)
-        likely = {f"tests/{name}" for name in near_files(mutant.file)}
-        likely |= {name.split("::")[0] for name in plan.killers(mutant)[:10]}
-        first = [file for file in plan.files if f"tests/{file.name}" in likely]
-        rest = [file for file in plan.files if file not in first]
-        for files in filter(None, (first, rest)):
+        # few files at first: to import them all takes longer than most tests
+        near, left = {f"tests/{name}" for name in near_files(mutant.file)}, list(plan.files)
+        likely = {name.split("::")[0] for name in plan.killers(mutant)[:10]}
+        stages = [near, near | likely, {f"tests/{file.name}" for file in left}]
+        for stage in stages[2:] if mutant is CONTROL else stages:
+            files = [file for file in left if f"tests/{file.name}" in stage]
+            left = [file for file in left if file not in files]
+            if not files:
+                continue
             for name in [n for n in sys.modules if n.startswith(OWN)]:
                 del sys.modules[name]
             runner = Run(plan.order(mutant, at_import=True), plan.seconds)

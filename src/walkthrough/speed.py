@@ -167,7 +167,7 @@ def table(found: Mapping[str, Any]) -> str:
             cells = [f"{point['ms'][n][1]:.4f}" if n in point["ms"] else "" for n in names]
             head = f"  {point['tensors']:>8} {point['elements']:>10}"
             lines.append(head + "".join(f"{cell:>18}" for cell in cells))
-    lines += ["", "one tensor of one element: microseconds"]
+    lines += ["", "one tensor of two elements: microseconds"]
     lines += [f"  {name:30} {spread(us)}" for name, us in found["overhead"].items()]
     lines += ["", "scheduler.step()"]
     for row in found["schedulers"]:
