@@ -350,6 +350,20 @@ def test_autograd_is_off_in_the_step_whoever_calls(uncompiled):
         assert torch.is_grad_enabled()
 
 
+def test_every_tensor_reaches_the_step_flat(monkeypatch):
+    """One that is flat already as it is: each view costs some microseconds."""
+    seen = []
+    monkeypatch.setattr(fused, "_kernel", lambda *kind: lambda *given: seen.extend(given[1:]))
+    flat, turned = torch.ones(6), torch.arange(6.0).reshape(2, 3).t()
+    rows = [(flat, flat + 1, None), (turned, turned + 1, None)]
+    fused.fused(minioptim.SGD.rule, rows, NO_PENALTY, {})
+    assert [t.shape for t in seen] == [(6,)] * 4
+    assert seen[0] is flat
+    assert seen[1] is rows[0][1]
+    assert seen[2].tolist() == [0, 1, 2, 3, 4, 5]  # in the order of its memory
+    assert seen[2].data_ptr() == turned.data_ptr()
+
+
 # --- the questions of torch.compile, asked once ---------------------------------------------------
 
 
@@ -383,7 +397,11 @@ def compiled(monkeypatch):
         def checked(numbers, p, g):
             called.append("checked")
             assert not any((torch.is_grad_enabled(), p.requires_grad, type(p) is not torch.Tensor))
-            results = made(*([g, p] if given.get("constant") else [g, p.numel(), numbers, p]))
+            assert [t is numbers for t in static] == [True]
+            static.clear()
+            size = [] if given.get("constant") else [p.numel()]
+            last = p.view(-1) if given.get("unknown") else p
+            results = made(g, *size, numbers, last)
             return results[0] if results else None
 
         made = backend("graph", ["examples"])
@@ -399,8 +417,9 @@ def compiled(monkeypatch):
         assert (graph, examples, options) == ("graph", ["examples"], {"cpp.dynamic_threads": True})
         return code
 
-    given = {}
+    given, static = {}, []
     monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr("torch._dynamo.mark_static", static.append)
     monkeypatch.setattr("torch._inductor.compile", make)
     return fused.Compiled(None), called, given
 
@@ -425,9 +444,11 @@ def test_what_the_code_hands_out_comes_back(compiled):
     assert called == ["checked", "code", "code"]
 
 
-def test_code_for_one_size_is_not_called_directly(compiled):
+@pytest.mark.parametrize("why", ["constant", "unknown"])
+def test_code_that_might_not_fit_is_not_called_directly(why, compiled):
+    """The size is not among its arguments; or one of them is, that the caller does not know."""
     step, called, given = compiled
-    given["constant"] = True  # the size is not among its arguments
+    given[why] = True
     for _ in range(2):
         step(torch.zeros(4), torch.nn.Parameter(torch.zeros(3)), torch.ones(3))
     assert called == ["checked", "code"] * 2
