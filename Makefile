@@ -71,7 +71,7 @@ kills: $(VENV)/.ready  ## kill training runs at random moments, resume them, com
 bad-input: $(VENV)/.ready  ## make all calls that must fail, in both libraries; RECORD=1 records what came of them
 	@$(BIN)/python tools/bad_input.py $(if $(RECORD),--record)
 
-# ONLY="avx2 home" runs some; PYTHONS="Python-3.12=path/to/python" adds other Pythons with the pinned packages
+# ONLY="avx2 alone" runs some; PYTHONS="Python-3.12=path/to/python" adds other Pythons with the pinned packages
 platforms: $(VENV)/.ready  ## notebooks and tests under other instructions, threads, locales, paths, without a network
 	@$(BIN)/python tools/platforms.py $(if $(ONLY),--only $(ONLY)) $(if $(PYTHONS),--python $(PYTHONS)) \
 	  $(if $(RECORD),--record)

@@ -57,9 +57,18 @@ def test_a_run_without_a_report_has_failed(tmp_path: Path) -> None:
     assert platforms.result(found) == "**not whole**"
 
 
+# variables of the environment, and in how many ways they are set
+VARIED = {"ATEN_CPU_CAPABILITY": 3, "OMP_NUM_THREADS": 1, "PYTHONHASHSEED": 2, "LC_ALL": 2, "TZ": 1}
+VARIED |= {"HOME": 1}
+
+
 def test_every_circumstance_differs_or_says_why_not() -> None:
     rows = platforms.circumstances({"Python-3.99": "another"})
-    assert len({row.says for row in rows.values()}) == len(rows) >= 13
+    assert len({row.says for row in rows.values()}) == len(rows)
+    values = [{row.set[key] for row in rows.values() if key in row.set} for key in VARIED]
+    assert list(map(len, values)) == list(VARIED.values())
+    assert any(row.before for row in rows.values())
+    assert any(row.place for row in rows.values())
     for name, row in rows.items():
         changes = row.set or row.before or row.place or row.python != sys.executable
         assert changes or row.missing, name

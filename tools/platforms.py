@@ -102,24 +102,24 @@ def circumstances(pythons: dict[str, str]) -> dict[str, Circumstance]:
     rows["threads"] = Circumstance(
         "2 threads", {"WALKTHROUGH_THREADS": "2", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     )
-    rows["hash"] = Circumstance("`PYTHONHASHSEED=1`", {"PYTHONHASHSEED": "1"})
-    rows["hash-2"] = Circumstance("`PYTHONHASHSEED=4242`", {"PYTHONHASHSEED": "4242"})
-    rows["time-zone"] = Circumstance("a time zone of UTC+12:45", {"TZ": "ODD-12:45"})
-    locale = RESULTS / "locale"
-    for name, where in (("tr_TR", "Turkish"), ("de_DE", "German")):
-        rows[name] = Circumstance(
-            f"a {where} locale",
-            {"LC_ALL": f"{name}.UTF-8", "LANG": f"{name}.UTF-8", "LOCPATH": str(locale)},
-            missing="" if shutil.which("localedef") else "no `localedef` to make it",
-        )
+    # Some differ in several things at once: what is equal then is equal under each of them.
+    elsewhere = {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "TZ": "ODD-12:45"}
+    rows["locale"] = Circumstance(
+        "a Turkish locale, a time zone of UTC+12:45, `PYTHONHASHSEED=1`",
+        {**elsewhere, "LOCPATH": str(RESULTS / "locale"), "PYTHONHASHSEED": "1"},
+        missing="" if shutil.which("localedef") else "no `localedef` to make the locale",
+    )
     ascii_only = {"LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    rows["ascii"] = Circumstance("a locale that knows only ASCII", ascii_only)
+    rows["ascii"] = Circumstance(
+        "a locale that knows only ASCII, `PYTHONHASHSEED=4242`",
+        {**ascii_only, "PYTHONHASHSEED": "4242"},
+    )
     rows["path"] = Circumstance("a path with spaces, `ü` and `步`", place=copied)
     nowhere = {name: "/dev/null/nowhere" for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
-    rows["home"] = Circumstance("no home directory, and none can be made", nowhere)
     namespace = ("unshare", "-r", "-n")
-    rows["network"] = Circumstance(
-        "no network: a namespace with loopback only",
+    rows["alone"] = Circumstance(
+        "no network: a namespace with loopback only; no home directory, and none can be made",
+        nowhere,
         before=(*namespace, sys.executable, "-c", ONLY_LOOPBACK),
         missing="" if has(*namespace, "true") else "no `unshare`",
     )
@@ -164,7 +164,7 @@ def make_locale(name: str, folder: Path) -> None:
 def run(name: str, row: Circumstance, parts: list[str]) -> dict[str, object]:
     """Run notebooks and tests under one circumstance: what came of it."""
     if "LOCPATH" in row.set:
-        make_locale(name, Path(str(row.set["LOCPATH"])))
+        make_locale(str(row.set["LANG"]).split(".")[0], Path(str(row.set["LOCPATH"])))
     with (row.place or here)() as place:
         environment = os.environ | {
             "PYTHONPATH": str(place / "src"),
