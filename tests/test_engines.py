@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from minioptim.engines import NO_PENALTY, Pure, TensorList, foreach, listable, loop
+from minioptim.engines import NO_PENALTY, Pure, TensorList, differentiable, foreach, listable, loop
 from minioptim.fused import fused
 
 
@@ -47,12 +47,13 @@ def test_the_parameter_decides_what_is_seen_as_pairs():
     assert seen == [[1, 1], [2, 1], [2, 2], [1, 1]]
 
 
-@pytest.mark.parametrize("engine", [loop, foreach, fused])
+@pytest.mark.parametrize("engine", [loop, foreach, fused, differentiable])
 def test_who_does_not_ask_for_pairs_sees_none(engine):
     seen = []
     rows = [(torch.ones(1, dtype=torch.complex64), torch.ones(1, dtype=torch.complex64))]
     engine(lambda p, g: seen.append(p), rows, NO_PENALTY, {})
-    assert [t.dim() for t in (seen[0] if engine is foreach else seen)] == [1]
+    (p,) = seen[0] if engine is foreach else seen
+    assert (p.tensor if engine is differentiable else p).dim() == 1
 
 
 def test_a_list_that_is_changed_in_place_is_the_one_that_comes_back():
@@ -68,3 +69,16 @@ def test_a_product_counts_once_if_nothing_else_is_said(name):
     pure = Pure(x.clone())
     getattr(pure, name)(Pure(y), Pure(z))
     assert torch.equal(pure.tensor, getattr(x, name)(y, z))
+
+
+@pytest.mark.parametrize("name", ["add", "mul", "div", "sqrt", "clamp_min"])
+def test_a_pure_method_with_an_underscore_replaces_and_the_other_does_not(name):
+    x, operands = torch.tensor([1.0, 4.0]), () if name == "sqrt" else (torch.tensor([2.0, 8.0]),)
+    expected = getattr(x, name)(*operands)
+    pure = Pure(x)
+    result = getattr(pure, name)(*operands)
+    assert pure.tensor is x
+    assert torch.equal(result.tensor, expected)
+    assert getattr(pure, f"{name}_")(*operands) is pure
+    assert torch.equal(pure.tensor, expected)
+    assert x.tolist() == [1, 4]

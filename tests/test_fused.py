@@ -455,6 +455,7 @@ def test_code_that_might_not_fit_is_not_called_directly(why, compiled):
 
 
 def test_what_is_too_long_for_short_indices_is_asked_about_each_time(compiled, monkeypatch):
+    assert fused.INDEXABLE - 1 == torch.iinfo(torch.int32).max
     step, called, _ = compiled
     monkeypatch.setattr(fused, "INDEXABLE", 3)
     for n, expected in ((2, ["checked", "code"]), (3, ["checked", "code"]), (2, ["code"])):
@@ -528,8 +529,9 @@ def test_a_number_knows_what_it_lacks_to_one():
     beta, quarter = map(fused.Number, *values.chunk(2))
     assert (1 - beta).item() == pytest.approx(1e-5, rel=1e-7)
     assert (1 - torch.tensor(0.99999)).item() != pytest.approx(1e-5, rel=1e-4)
-    found = [2 * quarter, quarter * 2, quarter / 2, 2 - quarter, quarter - 2, quarter**2]
-    assert [x.item() for x in found] == [0.5, 0.5, 0.125, 1.75, -1.75, 0.0625]
+    found = [2 * quarter, quarter * 2, quarter / 2, 2 / quarter, 2 - quarter, quarter - 2]
+    assert [x.item() for x in found] == [0.5, 0.5, 0.125, 8, 1.75, -1.75]
+    assert [x.item() for x in (quarter**2, 2 + quarter, quarter + 2)] == [0.0625, 2.25, 2.25]
     assert (-quarter).tensor.item() == -0.25
     assert (torch.tensor([1.0, 2.0]) - quarter).tolist() == [0.75, 1.75]
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from pair import build, draw, unlike
 from torch import nn
+from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 
 import minioptim
 from minioptim import optimizer as our_optimizer
@@ -689,3 +690,35 @@ def test_a_subclass_without_a_step_of_its_own_has_that_of_its_base():
 
     assert Renamed.step is minioptim.SGD.step is minioptim.Optimizer.step
     assert "step" not in vars(Renamed)
+
+
+def test_what_else_a_subclass_inherits_from_hears_of_it():
+    heard = []
+
+    class Listens:
+        def __init_subclass__(cls, note="", **kwargs):
+            super().__init_subclass__(**kwargs)
+            heard.append(note)
+
+    class Mine(minioptim.SGD, Listens, note="here"):
+        pass
+
+    assert heard == ["here"]
+    assert Mine.option_keys == minioptim.SGD.option_keys
+
+
+def test_every_name_that_is_offered_is_there():
+    assert all(hasattr(minioptim, name) for name in minioptim.__all__)
+
+
+def test_a_pre_hook_may_not_return_three_things():
+    optimizer = minioptim.SGD([torch.ones(2, requires_grad=True)])
+    optimizer.register_step_pre_hook(lambda *args: (1, 2, 3))
+    with pytest.raises(RuntimeError, match=r"not \(1, 2, 3\)"):
+        optimizer.step()
+
+
+def test_lists_are_the_default_where_they_are_in_pytorch():
+    """On a device of somebody's own too, there: what that is, the process says, and not ours."""
+    theirs = _get_foreach_kernels_supported_devices()
+    assert [*our_optimizer.FOREACH_DEVICES] == [d for d in theirs if d != "privateuseone"]
