@@ -681,6 +681,31 @@ def test_how_to_compute_is_not_taken_along(how):
     assert target.param_groups[0][how] is before is not True
 
 
+def test_names_of_parameters_are_not_taken_along():
+    module = small()
+    source = torch.optim.Adam(module.named_parameters(), lr=0.5)
+    target = torch.optim.Adam(flatten(module))
+    copy_state(source, target)
+    assert target.param_groups[0]["lr"] == 0.5
+    assert "param_names" not in target.param_groups[0]
+
+
+def test_the_numbers_of_asgd_stay_numbers():
+    module = small()
+    source = torch.optim.ASGD(module.parameters(), t0=0)
+    for _ in range(2):
+        push(module)
+        source.step()
+    target = torch.optim.ASGD(flatten(module))
+    copy_state(source, target)
+    (state,) = target.state.values()
+    for key in ("step", "eta", "mu"):
+        (expected, *others) = [one[key] for one in source.state.values()]
+        assert same(state[key], expected), key
+        assert all(same(other, expected) for other in others)
+    assert state["ax"].dim() == 1
+
+
 def test_an_exchanged_state_is_a_copy():
     module = small()
     source = torch.optim.Adam(module.parameters(), foreach=True)

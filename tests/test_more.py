@@ -336,3 +336,14 @@ def test_a_planted_error_is_seen(monkeypatch):
     monkeypatch.setattr(minioptim, "RMSprop", Planted, raising=False)
     with pytest.raises(AssertionError, match="parameter"):
         run("RMSprop(p, eps=1e-3)", torch.float64)
+
+
+def test_muon_has_what_it_loads():
+    one, two = (torch.nn.Parameter(draw((3, 4), torch.float64, i)) for i in range(2))
+    one.grad = torch.ones_like(one)
+    source, target = more.Muon([one], lr=0.5), more.Muon([two])
+    source.step()
+    target.load_state_dict(source.state_dict())
+    assert target.param_groups[0]["lr"] == 0.5
+    (key,) = source.state[one]
+    assert torch.equal(target.state[two][key], source.state[one][key])

@@ -719,6 +719,6 @@ def test_a_pre_hook_may_not_return_three_things():
 
 
 def test_lists_are_the_default_where_they_are_in_pytorch():
-    """On a device of somebody's own too, there: what that is, the process says, and not ours."""
+    """All but devices that others bring along, which PyTorch lists as well."""
     theirs = _get_foreach_kernels_supported_devices()
     assert [*our_optimizer.FOREACH_DEVICES] == [d for d in theirs if d != "privateuseone"]
