@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 import torch
 
+from minioptim import blocks
 from minioptim.engines import NO_PENALTY, Pure, TensorList, differentiable, foreach, listable, loop
 from minioptim.fused import fused
 
@@ -47,7 +48,7 @@ def test_the_parameter_decides_what_is_seen_as_pairs():
     assert seen == [[1, 1], [2, 1], [2, 2], [1, 1]]
 
 
-@pytest.mark.parametrize("engine", [loop, foreach, fused, differentiable])
+@pytest.mark.parametrize("engine", [loop, foreach, fused, differentiable, blocks.loop])
 def test_who_does_not_ask_for_pairs_sees_none(engine):
     seen = []
     rows = [(torch.ones(1, dtype=torch.complex64), torch.ones(1, dtype=torch.complex64))]

@@ -13,6 +13,7 @@ from torch import nn
 
 import minioptim
 from minioptim import more
+from minioptim.blocks import is_one_block
 from minioptim.flat import FlatParameter, copy_state, flatten, unflatten
 
 LIBRARIES = (minioptim, torch.optim)
@@ -679,6 +680,11 @@ def test_how_to_compute_is_not_taken_along(how):
     copy_state(source, target)
     assert target.param_groups[0]["lr"] == 0.5
     assert target.param_groups[0][how] is before is not True
+
+
+def test_a_flat_parameter_is_one_block():
+    (flat,) = flatten(small())
+    assert is_one_block((flat, flat.grad, None))
 
 
 def test_names_of_parameters_are_not_taken_along():

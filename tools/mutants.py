@@ -52,7 +52,7 @@ AT_ONCE = 2  # children at a time
 MEMORY = 6 << 30  # bytes a child may use beyond what it starts with
 GRACE = 5.0  # seconds for what is running when the time of a sample is over
 PATIENCE = 10.0  # seconds of CPU time a test may take beyond ten times its own
-FROM_FILE = {"__init__": ["test_package.py"], "compat": ["test_optimizer.py", "test_exchange.py"]}
+FROM_FILE = {"__init__": ["test_optimizer.py"], "compat": ["test_optimizer.py", "test_exchange.py"]}
 STARTS = "a test that starts a process is not asked further"
 OWN = ("minioptim", "walkthrough", "pair", "conftest", "test_")
 
