@@ -656,3 +656,8 @@ def test_a_subclass_may_have_a_first_step_of_its_own(schedulers):
 
 def test_old_name_of_the_base_class():
     assert issubclass(ours._LRScheduler, ours.LRScheduler)
+
+
+def test_a_class_says_that_no_step_is_under_way():
+    assert not minioptim.lr_scheduler.LRScheduler._get_lr_called_within_step
+    assert not theirs.LRScheduler._get_lr_called_within_step
