@@ -545,6 +545,13 @@ def test_a_number_in_a_tensor_is_not_read(monkeypatch):
     assert not values.requires_grad
 
 
+def test_other_devices_are_refused_by_name():
+    p = torch.nn.Parameter(torch.ones(3, device="meta"))
+    p.grad = torch.ones(3, device="meta")
+    with pytest.raises(RuntimeError, match=r"on cpu or cuda, and one is torch\.float32 on meta"):
+        fused.engine_for([p])
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

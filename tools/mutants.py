@@ -36,7 +36,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -701,11 +701,13 @@ class Show:
         self.of = _digest([*PACKAGE.glob("*.py")])
         CACHE.mkdir(parents=True, exist_ok=True)
 
-    def killed(self) -> dict[str, Verdict]:
-        """What an earlier run has killed: a test more does not raise the dead."""
+    def known(self, excused: Container[str]) -> dict[str, Verdict]:
+        """What an earlier run has killed, for a test more does not raise the dead; and what it
+        found alive and is listed, which no test should kill."""
         lines = self.log.read_text().splitlines() if self.log.is_file() else []
-        found = [json.loads(line) for line in lines]
-        return {v["name"]: v for v in found if v["of"] == self.of and v["end"] == "killed"}
+        own = [v for v in map(json.loads, lines) if v["of"] == self.of]
+        ends = {"killed": lambda v: True, "survived": lambda v: v["name"] in excused}
+        return {v["name"]: v for v in own if ends.get(v["end"], lambda v: False)(v)}
 
     def __call__(self, verdict: Verdict) -> None:
         with self.log.open("a") as file:
@@ -727,7 +729,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="mutants whose name has this in it")
     parser.add_argument("--names", type=Path, help="a file with the names of the mutants to try")
     parser.add_argument("--nbval", type=int, metavar="N", help="what notebooks see, of N mutants")
-    parser.add_argument("--resume", action="store_true", help="ask only about those still alive")
+    parser.add_argument(
+        "--resume", action="store_true", help="ask only about those still alive and not listed"
+    )
     parser.add_argument("--record", action="store_true", help="keep the result for the book")
     parser.add_argument(
         "--importing", type=float, default=float("inf"), metavar="SECONDS",
@@ -747,7 +751,7 @@ def main() -> int:
         chosen = [m for m in chosen if m.name not in excused]
     chosen = chosen[: options.nbval]
     show = Show(len(chosen))
-    before = show.killed() if options.resume else {}
+    before = show.known(excused) if options.resume else {}
     deadline = start + 0.7 * options.seconds if options.seconds else float("inf")
     verdicts = [before[m.name] for m in chosen if m.name in before]
     left = [m for m in chosen if m.name not in before]
