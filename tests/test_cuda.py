@@ -9,6 +9,8 @@ import sys
 from contextlib import nullcontext
 
 import pytest
+import test_flat
+import test_fused
 import test_more
 import torch
 from pair import COMPLEX, REAL, Pair, build, draw, same
@@ -18,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import minioptim
+from minioptim import fused
+from minioptim.flat import flatten
 
 PRETENDED = "elsewhere" in sys.modules
 DEVICE = torch.device("elsewhere:0" if PRETENDED else "cuda:0")
@@ -180,6 +184,85 @@ def test_a_gradient_from_another_device_is_refused():
     p = torch.nn.Parameter(torch.ones(3, device=DEVICE))
     with pytest.raises(RuntimeError):
         p.grad = torch.ones(3)
+
+
+# --- compiled, and flat ---------------------------------------------------------------------------
+
+
+def missing_compiler():
+    try:
+        fused.require_compiler("cuda")
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def needs_compiler(test):
+    """Triton compiles for CUDA, and for no device that only pretends."""
+    reason = "needs a GPU" if PRETENDED else missing_compiler()
+    loaded = "ignore:.torch.jit.script_method:DeprecationWarning"
+    return pytest.mark.filterwarnings(loaded)(pytest.mark.skipif(bool(reason), reason=reason)(test))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("case", "dtype", "bound"), test_fused.CASES)
+def test_fused_is_equal_up_to_rounding(case, dtype, bound, monkeypatch):
+    """To the loop, and to the kernel that PyTorch has for CUDA."""
+    test_fused.assert_equal_up_to_rounding(case, dtype, bound, monkeypatch, DEVICE)
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", [test_fused.CASES[k][0] for k in (0, 2)])
+def test_a_fused_step_does_not_wait_for_the_device(case):
+    p = torch.nn.Parameter(there((50, 70), torch.float32, 0))
+    p.grad = there((50, 70), torch.float32, 1)
+    optimizer = build(minioptim, case, [p])
+    for _ in range(3):  # compiled, asked, called directly
+        optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_compiler
+def test_numbers_of_a_fused_step_arrive_whole():
+    """Each step hands its numbers over from memory that is gone afterwards, and does not wait."""
+    p, q = (torch.nn.Parameter(torch.zeros(100, device=DEVICE)) for _ in range(2))
+    rates = torch.arange(1, 301, dtype=torch.float64).tolist()
+    for x, mode in ((p, True), (q, False)):
+        x.grad = torch.full_like(x, -1.0)
+        optimizer = minioptim.SGD([x], lr=0.0, fused=mode)
+        optimizer.step()
+        torch.cuda._sleep(10**8)  # the device is busy while all steps are queued
+        for lr in rates:
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.step()
+    assert p.tolist() == q.tolist() == [sum(rates)] * 100
+
+
+@pytest.mark.skipif(PRETENDED, reason="needs a GPU: tensors of other classes are not flattened")
+@pytest.mark.parametrize("library", ["minioptim", "torch.optim"])
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_flat_parameter_trains_the_same(library, name):
+    library = minioptim if library == "minioptim" else torch.optim
+    options = {"lr": 0.1} | ({"momentum": 0.9} if name == "SGD" else {})
+    plain, flat = (test_flat.small().to(DEVICE) for _ in range(2))
+    ends = []
+    for module in (plain, flat):
+        given = flatten(module) if module is flat else module.parameters()
+        optimizer = getattr(library, name)(given, foreach=False, **options)
+        for step in range(4):
+            optimizer.zero_grad()
+            for i, p in enumerate(module.parameters()):
+                g = there(p.shape, p.dtype, 100 * step + i)
+                (p * g).sum().backward()
+            optimizer.step()
+        ends.append([p.detach().clone() for p in module.parameters()])
+    assert all(p.device == DEVICE for p in flat.parameters())
+    assert all(same(x, y) for x, y in zip(*ends, strict=True))
 
 
 # --- streams and graphs ---------------------------------------------------------------------------

@@ -57,11 +57,11 @@ class Library:
         self.__dict__.update(names)
 
 
-def parameters(dtype=torch.float32, shapes=SHAPES):
+def parameters(dtype=torch.float32, shapes=SHAPES, device="cpu"):
     """Of many shapes, and one whose memory is in another order."""
-    made = [torch.nn.Parameter(draw(shape, dtype, i)) for i, shape in enumerate(shapes)]
+    made = [draw(shape, dtype, i) for i, shape in enumerate(shapes)]
     turned = draw((2, 3, 4, 5), dtype, 99).to(memory_format=torch.channels_last)
-    return [*made, torch.nn.Parameter(turned)]
+    return [torch.nn.Parameter(x.to(device)) for x in [*made, turned]]
 
 
 def give_gradients(params, t):
@@ -69,8 +69,8 @@ def give_gradients(params, t):
         p.grad = torch.empty_like(p).copy_(draw(p.shape, p.dtype, 1000 * t + i))
 
 
-def run(names, case, dtype, steps=5):
-    params = parameters(dtype)
+def run(names, case, dtype, steps=5, device="cpu"):
+    params = parameters(dtype, device=device)
     optimizer = build(Library(names), case, params)
     for t in range(steps):
         give_gradients(params, t)
@@ -86,17 +86,16 @@ def distance(a, b):
 # --- what it computes -----------------------------------------------------------------------------
 
 
-@needs_compiler
-@pytest.mark.parametrize(("case", "dtype", "bound"), CASES)
-def test_equal_to_the_loop_and_to_pytorchs_kernel_up_to_rounding(case, dtype, bound, monkeypatch):
-    theirs, _ = run(vars(torch.optim), case, dtype)
-    loop, looped = run(OURS, case.replace("fused=True", "fused=False"), dtype)
+def assert_equal_up_to_rounding(case, dtype, bound, monkeypatch, device="cpu"):
+    """Five steps of our fused engine, beside our loop and PyTorch's kernel."""
+    theirs, _ = run(vars(torch.optim), case, dtype, device=device)
+    loop, looped = run(OURS, case.replace("fused=True", "fused=False"), dtype, device=device)
     for name in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_"):
         monkeypatch.setattr(torch, name, None)  # ours is not theirs
-    ours, optimizer = run(OURS, case, dtype)
+    ours, optimizer = run(OURS, case, dtype, device=device)
     assert distance(ours, loop) <= bound
     assert distance(ours, theirs) <= 2 * bound
-    assert distance(ours, parameters(dtype)) > 5 * bound
+    assert distance(ours, parameters(dtype, device=device)) > 5 * bound
     for p, q in zip(ours, loop, strict=True):
         state, other = optimizer.state[p], looped.state[q]
         assert list(state) == list(other)
@@ -104,6 +103,12 @@ def test_equal_to_the_loop_and_to_pytorchs_kernel_up_to_rounding(case, dtype, bo
             assert state[key].dtype == other[key].dtype, key
             assert state[key].stride() == other[key].stride(), key
             torch.testing.assert_close(state[key], other[key], rtol=bound, atol=bound)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("case", "dtype", "bound"), CASES)
+def test_equal_to_the_loop_and_to_pytorchs_kernel_up_to_rounding(case, dtype, bound, monkeypatch):
+    assert_equal_up_to_rounding(case, dtype, bound, monkeypatch)
 
 
 @needs_compiler

@@ -238,7 +238,7 @@ class Bench:
             for name in steps
             if name.endswith("fused")
         }
-        side = 512 if not self.quick else 8
+        side = (4096 if self.device.type == "cuda" else 512) if not self.quick else 8
         a, b = (torch.randn(side, side, device=self.device) for _ in range(2))
         products = self.race({"a @ b": lambda: a @ b})["a @ b"]
         return {
@@ -306,7 +306,7 @@ class Bench:
                 row = {"optimizer": optimizer, "what": f"{who} {engine}", "counted": None}
                 if (who, engine) != ("ours", "fused"):  # no mode sees into a compiled kernel
                     row["counted"] = count(step).most_alive / (8 * n)
-                rows.append(row | {"allocated": allocated(step) / (8 * n)})
+                rows.append(row | {"allocated": allocated(step, self.device.type) / (8 * n)})
         return rows
 
 
@@ -330,11 +330,16 @@ def after_backward(flats: list[FlatParameter], step: Callable[[], Any]) -> Calla
     return looked_through
 
 
-def allocated(step: Callable[[], Any]) -> int:
-    """The most bytes that were allocated at once during a step, as the CPU allocator reports it.
+def allocated(step: Callable[[], Any], device: str = "cpu") -> int:
+    """The most bytes that were allocated at once during a step, as the allocator reports it.
 
     The allocator also sees what a compiled kernel or an operation makes for itself.
     """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
@@ -400,7 +405,8 @@ def measure(device: str, quick: bool, say: Callable[[str], None]) -> dict[str, A
     """Everything, as the dictionary that is written."""
     bench = Bench(device, quick)
     found: dict[str, Any] = {"machine": machine(device), "quick": quick}
-    powers = range(6, 25, 2) if not quick else range(4, 7, 2)
+    on_gpu = bench.device.type == "cuda"
+    powers = range(6, 29 if on_gpu else 25, 2) if not quick else range(4, 7, 2)
     counts = (1, 4, 16, 64, 256, 1024) if not quick else (1, 4)
     small = (64, 64) if not quick else (2, 2)
     parts: dict[str, Callable[[], Any]] = {
@@ -420,7 +426,7 @@ def measure(device: str, quick: bool, say: Callable[[str], None]) -> dict[str, A
     }
     for name, part in parts.items():
         start, cpu = time.perf_counter(), time.process_time()
-        bench.budget_s = {"steps": 12.0, "bandwidth": 2.0}.get(name, 0.5)
+        bench.budget_s = {"steps": 4.0 if on_gpu else 12.0, "bandwidth": 2.0}.get(name, 0.5)
         found[name] = part()
         say(f"{name}: {time.perf_counter() - start:.0f} s, CPU {time.process_time() - cpu:.0f} s")
     found["compile_s"] = float(f"{bench.first_s:.3g}")

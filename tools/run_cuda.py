@@ -18,6 +18,8 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -36,13 +38,14 @@ def absent() -> str:
     return ""
 
 
-def run_tests(pretend: bool, places: list[Path]) -> tuple[int, Counter[str]]:
+def run_tests(pretend: bool, places: list[Path], jobs: int = 1) -> tuple[int, Counter[str]]:
     """Run the tests marked `cuda`, and count what became of them."""
     names = ("passed", "failed", "skipped")
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", f"--junitxml={report}"]
         command += ["-p", PRETENDED.stem] * pretend
+        command += ["-n", str(jobs), "--dist=worksteal"] if jobs > 1 else []
         environment = os.environ | {"PYTHONPATH": path_with(PRETENDED.parent)}
         done = subprocess.run([*command, *map(str, places)], cwd=ROOT, env=environment)
         counts = Counter(dict.fromkeys(names, 0))
@@ -53,10 +56,10 @@ def run_tests(pretend: bool, places: list[Path]) -> tuple[int, Counter[str]]:
     return done.returncode, counts
 
 
-def run_notebooks(device: str, notebooks: list[Path]) -> dict[Path, str]:
+def run_notebooks(device: str, notebooks: list[Path], jobs: int = 2) -> dict[Path, str]:
     """Run every notebook on a device; for those that failed, in which cell and by what."""
     command = [sys.executable, "-u", str(ROOT / "tools" / "execute.py"), f"--device={device}"]
-    command += ["--timeout=1800", *(["--jobs=1"] if device == "cuda" else [])]
+    command += ["--timeout=1800", f"--jobs={jobs}"]
     failed: dict[Path, str] = {}
     with subprocess.Popen([*command, *map(str, notebooks)], stdout=subprocess.PIPE, text=True) as p:
         assert p.stdout is not None
@@ -81,6 +84,7 @@ def gpu() -> dict[str, str]:
     return {
         "GPU": f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}",
         "CUDA": str(torch.version.cuda),
+        "Triton": metadata.version("triton") if find_spec("triton") else "none",
     }
 
 
@@ -88,6 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all under book/")
     parser.add_argument("--pretend", action="store_true", help="on a device that every machine has")
+    parser.add_argument("-j", "--jobs", type=int, help="how many at a time: 1 on CUDA")
     parser.add_argument("--tests", nargs="*", type=Path, default=[ROOT / "tests"], help="or these")
     options = parser.parse_args()
     whole = not options.notebooks and options.tests == [ROOT / "tests"]
@@ -99,8 +104,9 @@ def main() -> int:
     device = PRETENDED.stem if options.pretend else "cuda"
     started = time.monotonic()
     notebooks = [path.resolve() for path in options.notebooks] or find()
-    code, tests = run_tests(options.pretend, options.tests)
-    failed = run_notebooks(device, notebooks)
+    on_cuda = 1 if device == "cuda" else None  # a small GPU has no memory for two
+    code, tests = run_tests(options.pretend, options.tests, options.jobs or 1)
+    failed = run_notebooks(device, notebooks, options.jobs or on_cuda or 2)
     nbs = {path: nbformat.read(path, as_version=4) for path in notebooks}
     cells = {p: sum(c.cell_type == "code" for c in nb.cells) for p, nb in nbs.items()}
     good = sum(n for path, n in cells.items() if path not in failed)
