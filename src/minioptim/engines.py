@@ -98,6 +98,11 @@ class TensorList(list):
     def clone(self) -> "TensorList":
         return TensorList(t.clone() for t in self)
 
+    def div_(self, x: Any) -> "TensorList":
+        # A number for each tensor, as in PyTorch: CUDA would multiply by the inverse of a single one.
+        torch._foreach_div_(self, [x] * len(self))
+        return self
+
 
 def _forward(name: str) -> Callable[..., TensorList]:
     foreach_function = getattr(torch, f"_foreach_{name}")
@@ -111,7 +116,7 @@ def _forward(name: str) -> Callable[..., TensorList]:
     return method
 
 
-for _name in ("add", "add_", "mul_", "div_", "lerp_", "sqrt", "addcmul_", "addcdiv_", "clamp_min_"):
+for _name in ("add", "add_", "mul_", "lerp_", "sqrt", "addcmul_", "addcdiv_", "clamp_min_"):
     setattr(TensorList, _name, _forward(_name))
 
 
