@@ -129,6 +129,27 @@ def test_differentiable_is_close(case, monkeypatch):
     torch.testing.assert_close(*ends, rtol=0, atol=1e-14)
 
 
+@pytest.mark.skipif(PRETENDED, reason="needs a GPU: what its kernels compute")
+def test_a_single_divisor_becomes_a_factor():
+    """So PyTorch's own loop and foreach of Adam differ on CUDA; ours are like the one and the other.
+
+    Its foreach gives each tensor a number of its own, and those are divided by.
+    """
+    x = there((1000,), torch.float64, 0)
+    each, single = x.clone(), x.clone()
+    torch._foreach_div_([each], [0.3])
+    torch._foreach_div_([single], 0.3)
+    assert same(each.cpu(), x.cpu() / 0.3)
+    assert same(single, x * (1 / 0.3)) and same(single, x / 0.3)
+    assert not same(each, single)
+    ends = []
+    for foreach in (False, True):
+        pair = run(f"Adam(p, lr=0.1, foreach={foreach})", torch.float64, [(1000,)])
+        ends.append(pair.params[1][0].detach())
+    assert not same(*ends)
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-14)
+
+
 def test_the_default_engine_is_foreach():
     p = torch.nn.Parameter(torch.ones(3, device=DEVICE))
     wanted = minioptim.engines.loop if PRETENDED else minioptim.engines.foreach

@@ -18,6 +18,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,7 +57,7 @@ def run_tests(pretend: bool, places: list[Path], jobs: int = 1) -> tuple[int, Co
     return done.returncode, counts
 
 
-def run_notebooks(device: str, notebooks: list[Path], jobs: int = 2) -> dict[Path, str]:
+def run_notebooks(device: str, notebooks: list[Path], jobs: int = 1) -> dict[Path, str]:
     """Run every notebook on a device; for those that failed, in which cell and by what."""
     command = [sys.executable, "-u", str(ROOT / "tools" / "execute.py"), f"--device={device}"]
     command += ["--timeout=1800", f"--jobs={jobs}"]
@@ -92,7 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all under book/")
     parser.add_argument("--pretend", action="store_true", help="on a device that every machine has")
-    parser.add_argument("-j", "--jobs", type=int, help="how many at a time: 1 on CUDA")
+    parser.add_argument("-j", "--jobs", type=int, help="how many at a time (1)")
     parser.add_argument("--tests", nargs="*", type=Path, default=[ROOT / "tests"], help="or these")
     options = parser.parse_args()
     whole = not options.notebooks and options.tests == [ROOT / "tests"]
@@ -104,9 +105,13 @@ def main() -> int:
     device = PRETENDED.stem if options.pretend else "cuda"
     started = time.monotonic()
     notebooks = [path.resolve() for path in options.notebooks] or find()
-    on_cuda = 1 if device == "cuda" else None  # a small GPU has no memory for two
-    code, tests = run_tests(options.pretend, options.tests, options.jobs or 1)
-    failed = run_notebooks(device, notebooks, options.jobs or on_cuda or 2)
+    jobs = options.jobs or 1  # a small GPU has no memory for more
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run_tests, options.pretend, options.tests, jobs)
+        if jobs == 1:
+            wait([running])
+        failed = run_notebooks(device, notebooks, jobs)
+        code, tests = running.result()
     nbs = {path: nbformat.read(path, as_version=4) for path in notebooks}
     cells = {p: sum(c.cell_type == "code" for c in nb.cells) for p, nb in nbs.items()}
     good = sum(n for path, n in cells.items() if path not in failed)

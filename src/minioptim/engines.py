@@ -99,7 +99,7 @@ class TensorList(list):
         return TensorList(t.clone() for t in self)
 
     def div_(self, x: Any) -> "TensorList":
-        # A number for each tensor, as in PyTorch: CUDA would multiply by the inverse of a single one.
+        # A number for each tensor, as in PyTorch: for a single one CUDA multiplies by 1 / x.
         torch._foreach_div_(self, [x] * len(self))
         return self
 

@@ -16,6 +16,7 @@ def setup(seed: int = 0) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries that draw from the global generator
     torch.set_num_threads(int(os.environ.get("WALKTHROUGH_THREADS", "1")))
+    torch.backends.cudnn.deterministic = True  # on CUDA a convolution may add in any order else
     torch.set_printoptions(precision=4, sci_mode=False, linewidth=88)
     np.set_printoptions(precision=4, suppress=True, linewidth=88)
     warnings.simplefilter("error")

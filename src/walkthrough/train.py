@@ -110,6 +110,7 @@ class Run:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device = place(settings)
+        torch.backends.cudnn.deterministic = True  # on CUDA a convolution may add in any order else
         with torch.random.fork_rng(devices=[]):  # the caller's generator is left alone
             torch.manual_seed(settings.seed)
             self.model = network(settings).to(self.device, torch.float64)
