@@ -4,7 +4,9 @@ from itertools import product
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import minioptim
 from minioptim import blocks
 from minioptim.engines import NO_PENALTY, Pure, TensorList, differentiable, foreach, listable, loop
 from minioptim.fused import fused
@@ -83,3 +85,27 @@ def test_a_pure_method_with_an_underscore_replaces_and_the_other_does_not(name):
     assert getattr(pure, f"{name}_")(*operands) is pure
     assert torch.equal(pure.tensor, expected)
     assert x.tolist() == [1, 4]
+
+
+class Overloads(TorchDispatchMode):
+    """Notes which form of each list operation is called: a list and a number, or two lists."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "foreach" in function.__name__:
+            self.seen.add(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_foreach_divides_by_a_number_for_each_tensor():
+    """As PyTorch does. On CUDA it matters: a single number x becomes a multiplication by 1 / x."""
+    for library in (minioptim, torch.optim):
+        p = torch.nn.Parameter(torch.ones(3))
+        p.grad = torch.ones(3)
+        with Overloads() as overloads:
+            library.Adam([p], foreach=True).step()
+        assert "_foreach_div_.ScalarList" in overloads.seen
+        assert "_foreach_div_.Scalar" not in overloads.seen

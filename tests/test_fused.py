@@ -143,15 +143,24 @@ def test_each_kind_is_compiled_once():
 
 
 @needs_compiler
-def test_the_first_tensor_does_not_decide_how_many_threads_work(monkeypatch):
+def test_the_first_tensor_does_not_decide_how_the_work_is_shared(monkeypatch):
     """A compiler that sees seven elements would write code for one thread, and large tensors wait.
 
-    What it wrote is looked at, for times prove nothing.
+    On a GPU it would take blocks of eight elements, and be ten times as slow for large tensors.
+    What it was told and what it wrote is looked at, for times prove nothing.
     """
-    written = []
+    written, sizes = [], []
     keep = staticmethod(written.append)
     monkeypatch.setattr("torch._inductor.graph.GraphLowering.save_output_code", keep)
+    compile_it = fused.Compiled._compile
+
+    def watched(self, graph, examples):
+        sizes.extend(x.node.hint for x in examples if isinstance(x, torch.SymInt))
+        return compile_it(self, graph, examples)
+
+    monkeypatch.setattr(fused.Compiled, "_compile", watched)
     run(OURS, "SGD(p, 0.1, fused=True)", torch.float64, steps=1)
+    assert sizes == [2**20]  # one for all tensors
     (code,) = written
     assert "#pragma omp parallel\n" in code
     assert "num_threads(" not in code

@@ -89,34 +89,27 @@ def loop(
 # --- foreach -------------------------------------------------------------------------------------
 
 
-class TensorList(list):
-    """Tensors of one device and dtype that act as one: one ``torch._foreach_*`` call a method."""
-
-    def __neg__(self) -> "TensorList":
-        return TensorList(torch._foreach_neg(self))
-
-    def clone(self) -> "TensorList":
-        return TensorList(t.clone() for t in self)
-
-    def div_(self, x: Any) -> "TensorList":
-        # A number for each tensor, as in PyTorch: for a single one CUDA multiplies by 1 / x.
-        torch._foreach_div_(self, [x] * len(self))
-        return self
-
-
-def _forward(name: str) -> Callable[..., TensorList]:
+def _forward(name: str) -> Callable[..., "TensorList"]:
     foreach_function = getattr(torch, f"_foreach_{name}")
 
-    def method(self: TensorList, *args: Any, value: Any = None, **kwargs: Any) -> TensorList:
+    def method(self: Any, *args: Any, value: Any = None, **kwargs: Any) -> "TensorList":
         if value is not None:  # `value=` of a tensor method has no keyword in the foreach functions
             args = (*args, value)
+        if name == "div_":  # one number for each tensor: for a single one CUDA multiplies by 1 / x
+            args = ([*args] * len(self),)
         result = foreach_function(self, *args, **kwargs)
         return self if name.endswith("_") else TensorList(result)
 
     return method
 
 
-for _name in ("add", "add_", "mul_", "lerp_", "sqrt", "addcmul_", "addcdiv_", "clamp_min_"):
+class TensorList(list):
+    """Tensors of one device and dtype that act as one: one ``torch._foreach_*`` call a method."""
+
+    __neg__, clone = _forward("neg"), _forward("clone")
+
+
+for _name in ("add", "add_", "mul_", "div_", "lerp_", "sqrt", "addcmul_", "addcdiv_", "clamp_min_"):
     setattr(TensorList, _name, _forward(_name))
 
 

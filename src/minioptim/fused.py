@@ -40,6 +40,7 @@ from .engines import Penalty, Pure, Row, Rule, _unwrap, loop
 DEVICES = ("cpu", "cuda")
 HALF = (torch.float16, torch.bfloat16)
 INDEXABLE = 2**31  # elements: for more, CUDA needs other code, with longer indices
+USUAL = 2**20  # elements to compile for. Else the first tensor decides how a GPU shares its work
 
 
 def fused(
@@ -131,6 +132,8 @@ class Compiled:
             with torch.no_grad():
                 tensors = tuple(t.detach() for t in tensors)  # no classes, no history
                 torch._dynamo.mark_static(tensors[0])  # how many numbers: the kind says it
+                for t in tensors[1:]:
+                    torch._dynamo.mark_dynamic(t, 0, hint_override=USUAL)
                 self.places = {id(t): place for place, t in enumerate(tensors, start=1)}
                 return self.checked(*tensors)
         given = (size, *tensors)

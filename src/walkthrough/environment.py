@@ -22,6 +22,8 @@ def setup(seed: int = 0) -> None:
     warnings.simplefilter("error")
     # a kernel warns of itself while it shuts down
     warnings.filterwarnings("ignore", module="ipykernel")
+    # PyTorch's compiler, while it is loaded, uses something that PyTorch declares old
+    warnings.filterwarnings("ignore", ".torch.jit.script_method", DeprecationWarning)
     from . import plots  # matplotlib is needed from here on, not before
 
     plots.style()

@@ -86,11 +86,15 @@ def table(
     dtypes: Sequence[torch.dtype] = DTYPES,
     steps: int = 20,
     shapes: Sequence[tuple[int, ...]] = SHAPES,
+    within: float = 0.0,
 ) -> None:
     """Print the largest difference for each case and dtype; 0 means: not one bit differs.
 
     The last row is the first case once more, with ``planted``, our optimizer with one error in its
     rule, in place of ``ours``. It has to differ: a check that cannot fail proves nothing.
+
+    Args:
+        within: differences below it are no error; 0 allows none.
 
     Raises:
         AssertionError: a row differs, or the last one does not.
@@ -108,9 +112,11 @@ def table(
         if make is planted:
             assert all(o.unequal for o in outcomes), "the planted error was not seen"
         else:
-            assert not any(o.unequal for o in outcomes), f"{label}: ours and PyTorch's differ"
+            bad = [o for o in outcomes if o.unequal and not o.largest < within]
+            assert not bad, f"{label}: ours and PyTorch's differ"
             compared += values
-    print(f"{compared:,} values after {steps} steps each: all equal. Planted error: seen.")
+    found = f"all within {within}" if within else "all equal"
+    print(f"{compared:,} values after {steps} steps each: {found}. Planted error: seen.")
 
 
 def _row(label: str, *columns: Any) -> str:
@@ -147,6 +153,8 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> Outcome:
     total = Outcome(0, 0, 0.0)
     for key in a:
         x, y = (v if v is None else torch.as_tensor(v) for v in (a[key], b[key]))
+        if key.startswith("step ") and x is not None and y is not None:
+            x, y = x.cpu(), y.cpu()  # a fused kernel counts on CUDA, all else on the CPU
         if x is None or y is None:
             alike = x is y
             outcome = Outcome(1, 0 if alike else 1, 0.0 if alike else float("inf"))
