@@ -129,9 +129,9 @@ def count(step: Callable[[], Any]) -> Traffic:
 # --- what was measured ----------------------------------------------------------------------------
 
 
-def stored() -> dict[str, Any]:
+def stored(name: str = RECORD.name) -> dict[str, Any]:
     """The measurements that the book shows, with the machine and the date."""
-    return json.loads(RECORD.read_text(encoding="utf-8"))
+    return json.loads(RECORD.with_name(name).read_text(encoding="utf-8"))
 
 
 def spread(quartiles: Sequence[float], digits: int = 2) -> str:
