@@ -33,7 +33,7 @@ from . import plots
 
 TORCH = Path(torch.__file__).parent
 FOLDERS = {  # whose functions are watched; those of the last are only counted
-    "torch.optim": TORCH / "optim",
+    "torch.optim": Path(torch.optim.__file__).parent,
     "minioptim": Path(minioptim.__file__).parent,
     "torch": TORCH,
 }
