@@ -61,7 +61,9 @@ walkthrough.show("torch.optim.sgd.SGD.step", start_at="loss = None")
 def test_the_book_shows_what_it_was_written_for() -> None:
     """Under the pinned PyTorch every digest is the recorded one, and every panel is recorded."""
     shown, held = sourcemap.collect(BOOK), sourcemap.load(BOOK)
-    pinned = re.search(r"^torch==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    pinned = re.search(
+        r"^torch==(\S+)$", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert pinned is not None
     changes = sourcemap.compare(shown, held["digests"])
     said = "\n".join(drift.report(changes))
@@ -225,7 +227,7 @@ def test_what_does_not_run_does_not_alarm(book: Path, copy: Path, before: str, a
 
 
 def test_a_lost_text_alarms_although_the_code_is_the_same(book: Path, copy: Path) -> None:
-    page = (book / "page.md").read_text()
+    page = (book / "page.md").read_text(encoding="utf-8")
     page = page.replace('"for i, param"', '"# Nested if is"')
     page = page.replace('"if weight_decay"', '"if momentum"')
     (book / "page.md").write_text(page)
@@ -237,7 +239,7 @@ def test_a_lost_text_alarms_although_the_code_is_the_same(book: Path, copy: Path
 
 
 def test_a_new_panel_is_to_be_recorded(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (book / "page.md").read_text()
+    page = (book / "page.md").read_text(encoding="utf-8")
     page = page.replace("sgd.SGD.step", "adam.Adam.step").replace("loss = None", "loss =")
     (book / "page.md").write_text(page)
     (change,) = alarm(book)
@@ -281,7 +283,7 @@ def test_a_lost_panel_does_not_stop_the_command(
     book: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The installed PyTorch may be the one in which a text is gone."""
-    page = (book / "page.md").read_text().replace("loss = None", "loss = nothing")
+    page = (book / "page.md").read_text(encoding="utf-8").replace("loss = None", "loss = nothing")
     (book / "page.md").write_text(page)
     assert command("--book", book, "--no-tests") == 1
     assert KINDS["text"] in capsys.readouterr().out

@@ -43,7 +43,9 @@ def test_a_second_record_changes_no_byte(tmp_path: Path) -> None:
         evidence.record("kills", folder=tmp_path / name, **SAMPLE, **TABLE) for name in "ab"
     )
     assert first.read_bytes() == second.read_bytes()
-    assert list(json.loads(first.read_text())) == sorted(json.loads(first.read_text()))
+    assert list(json.loads(first.read_text(encoding="utf-8"))) == sorted(
+        json.loads(first.read_text(encoding="utf-8"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_icons_that_a_page_names_are_kept(tmp_path):
     sheet = folder / "_static" / "styles" / "pydata-sphinx-theme.css"
     before = sheet.stat().st_size
     kept = icons.thin_out(folder)
-    text = sheet.read_text()
+    text = sheet.read_text(encoding="utf-8")
     assert re.search(r"\.fa-xmark:before", text)
     assert not re.search(r"\.fa-moon:before", text)
     assert sheet.stat().st_size < 0.8 * before
@@ -42,7 +42,7 @@ def test_every_font_that_a_rule_names_is_there(tmp_path):
     folder = site(tmp_path, '<i class="fa-solid fa-moon"></i><i class="fa-brands fa-github"></i>')
     kept = icons.thin_out(folder)
     sheet = folder / "_static" / "styles" / "pydata-sphinx-theme.css"
-    named = set(re.findall(r"url\(([^)]*fontawesome[^)]*)\)", sheet.read_text()))
+    named = set(re.findall(r"url\(([^)]*fontawesome[^)]*)\)", sheet.read_text(encoding="utf-8")))
     assert {name.rsplit(".", 1)[1] for name in named} == {"woff"}
     for name in named:
         path = sheet.parent / name

@@ -55,7 +55,11 @@ def test_a_class_that_pytorch_adds_is_seen(monkeypatch):
 def test_names_ideas_and_papers():
     names = [known.name for known in KNOWN]
     assert len(set(names)) == len(names) == 33
-    keys = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(), re.MULTILINE))
+    keys = set(
+        re.findall(
+            r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
     for known in KNOWN:
         assert 20 < len(known.idea) < 80
         assert not known.paper or known.paper in keys

@@ -36,14 +36,14 @@ def build(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
 def test_a_block_becomes_a_figure(tmp_path: Path) -> None:
     done = build(tmp_path, "play-descent")
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert 'id="play-descent"' in page
     assert '<noscript><img src="_static/play/descent.svg" alt="' in page
     assert "<p>A sentence &amp; more.</p>" in page
     loaded = re.findall(r'<script[^>]*src="_static/play/([\w.]+)', page)
     assert loaded == ["play.js", "descent.js"]
     assert "play/play.css" in page
-    other = (tmp_path / "out" / "other.html").read_text()
+    other = (tmp_path / "out" / "other.html").read_text(encoding="utf-8")
     assert "play/" not in other
 
 

@@ -162,7 +162,7 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str,
         path.chmod(0o755)
     done = subprocess.run([str(ROOT / ".ci" / "run")], env={"PATH": str(tmp_path)})
     assert done.returncode == 0
-    called = log.read_text().splitlines()
+    called = log.read_text(encoding="utf-8").splitlines()
     install = ["apt-get update", "apt-get install -y --no-install-recommends chromium"]
     begin = called.index("python3 tools/timed.py --forget")
     assert called[:begin] == (install if user == 0 and not browser else [])
@@ -173,7 +173,9 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str,
 
 def test_ci_and_the_tests_look_for_the_same_browsers() -> None:
     browsers = runpy.run_path(str(ROOT / "tests" / "site" / "conftest.py"))["BROWSERS"]
-    assert f"in ${{CHROMIUM:-}} {' '.join(browsers)}; do" in (ROOT / ".ci" / "run").read_text()
+    assert f"in ${{CHROMIUM:-}} {' '.join(browsers)}; do" in (ROOT / ".ci" / "run").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("name", ["README.md", "book/index.md"])

@@ -82,7 +82,10 @@ def test_the_search_button_is_called_what_is_written_on_it(tmp_path: Path) -> No
     page = tmp_path / "page.html"
     page.write_text('<button class="btn search-button-field x" title="Search" aria-label="Search">')
     site.mend_pages(App(tmp_path))
-    assert page.read_text() == '<button class="btn search-button-field x" title="Search">'
+    assert (
+        page.read_text(encoding="utf-8")
+        == '<button class="btn search-button-field x" title="Search">'
+    )
 
 
 def test_the_theme_is_known_before_anything_is_drawn(tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_the_theme_is_known_before_anything_is_drawn(tmp_path: Path) -> None:
     root = "document.documentElement.dataset"
     page.write_text(f'{root}.theme = localStorage.getItem("theme") || "auto";')
     site.mend_pages(App(tmp_path))
-    assert page.read_text() == (
+    assert page.read_text(encoding="utf-8") == (
         f'{root}.theme = {root}.mode !== "auto" ? {root}.mode :'
         ' matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";'
     )
@@ -119,14 +122,14 @@ def test_a_page_with_two_columns_of_code_is_wide(tmp_path: Path, kind: str, wide
     page = tmp_path / "page.html"
     page.write_text(f'<body id="x"><div class="{kind}"></div></body>')
     site.mend_pages(App(tmp_path))
-    assert ('<body class="wide" id="x">' in page.read_text()) == wide
+    assert ('<body class="wide" id="x">' in page.read_text(encoding="utf-8")) == wide
 
 
 def test_the_index_of_the_search_holds_up_nothing(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<script src="../searchindex.js"></script><script src="a.js"></script>')
     site.mend_pages(App(tmp_path))
-    assert page.read_text() == (
+    assert page.read_text(encoding="utf-8") == (
         '<script defer src="../searchindex.js"></script><script src="a.js"></script>'
     )
 
@@ -135,8 +138,8 @@ def test_from_disk_the_search_fetches_nothing(tmp_path: Path) -> None:
     page = tmp_path / "search.html"
     page.write_text('<script src="_static/searchtools.js?v=1"></script>')
     site.mend_pages(App(tmp_path))
-    assert page.read_text().startswith("<script>if (location.protocol === ")
-    assert "SHOW_SEARCH_SUMMARY = false" in page.read_text()
+    assert page.read_text(encoding="utf-8").startswith("<script>if (location.protocol === ")
+    assert "SHOW_SEARCH_SUMMARY = false" in page.read_text(encoding="utf-8")
 
 
 # --- what a change re-executes --------------------------------------------------------------------

@@ -257,7 +257,7 @@ def build(site: Path) -> subprocess.CompletedProcess[str]:
 def test_the_tables_link_to_the_panels(site: Path) -> None:
     run = build(site)
     assert run.returncode == 0, run.stderr
-    html = (site / "out" / "book" / "map.html").read_text()
+    html = (site / "out" / "book" / "map.html").read_text(encoding="utf-8")
     digest = source.digest(source.locate("torch.optim.sgd.sgd"))
     assert html.count('href="page.html#panel-a"') == 2  # in the map, and among the changes
     assert digest in html
@@ -278,10 +278,11 @@ def test_what_is_out_of_step_stops_the_build(site: Path) -> None:
     ]
     for file, before, after, _ in faults:
         page = site / "book" / file
-        assert before in page.read_text()
-        page.write_text(page.read_text().replace(before, after))
+        assert before in page.read_text(encoding="utf-8")
+        page.write_text(page.read_text(encoding="utf-8").replace(before, after))
     (site / "book" / "map.md").write_text(
-        (site / "book" / "map.md").read_text() + "\n```{source-changes} 9.9.9\n```\n"
+        (site / "book" / "map.md").read_text(encoding="utf-8")
+        + "\n```{source-changes} 9.9.9\n```\n"
     )
     run = build(site)
     assert run.returncode != 0

@@ -64,7 +64,9 @@ def test_a_cell_that_fails_is_named_and_nothing_is_stored(tmp_path: Path) -> Non
 def test_a_wrong_digit_fails_and_is_named(tmp_path: Path) -> None:
     path = notebook(tmp_path / "a.ipynb", "0.1 + 0.2", "print('ok')")
     assert tool("execute.py", path).returncode == 0
-    path.write_text(path.read_text().replace("0.30000000000000004", "0.30000000000000005"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("0.30000000000000004", "0.30000000000000005")
+    )
     run = tool("run_tests.py", path)
     assert run.returncode != 0
     assert "::Cell 0 - " in run.stdout

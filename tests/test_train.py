@@ -485,7 +485,10 @@ def test_tables_and_a_plot_at_the_end(
     assert [lines[10].split()[i] for i in range(4)] == ["0", "4,880", "4,880", "4,880"]
     assert lines[11] == f"parameters {run.digest()}"
     assert pictures[0].read_bytes().startswith(b"\x89PNG")
-    assert "mean of the epoch" in pictures[1].read_text() or pictures[1].stat().st_size > 10_000
+    assert (
+        "mean of the epoch" in pictures[1].read_text(encoding="utf-8")
+        or pictures[1].stat().st_size > 10_000
+    )
 
 
 def test_a_bar_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

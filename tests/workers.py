@@ -94,7 +94,9 @@ def main(folder: Path) -> None:
     with processes(torch.device("cpu")):
         found = {
             name: outcome(folder, case)
-            for name, case in json.loads((folder / "cases.json").read_text()).items()
+            for name, case in json.loads(
+                (folder / "cases.json").read_text(encoding="utf-8")
+            ).items()
         }
         found["a sum"] = summed(1200)
         for name, result in found.items():

@@ -389,7 +389,10 @@ def _child(mutant: Mutant, work: Any, writer: int, limited: bool) -> None:
     code = 1
     try:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        used = (
+            int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+            * resource.getpagesize()
+        )
         if limited:
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         random.seed(0)
@@ -405,7 +408,7 @@ def _child(mutant: Mutant, work: Any, writer: int, limited: bool) -> None:
 
 def _in_child(function: Callable[[], Any]) -> Any:
     """What the function returns, computed in a fork, so that nothing of it stays."""
-    with tempfile.NamedTemporaryFile("r+") as file:
+    with tempfile.NamedTemporaryFile("r+", encoding="utf-8") as file:
         child = os.fork()
         if child == 0:
             try:

@@ -116,7 +116,11 @@ def machine() -> dict[str, str]:
 def processor() -> str:
     """The model of the CPU, as far as the system tells."""
     try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*: (.*)$",
+            Path("/proc/cpuinfo").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine()
