@@ -412,7 +412,10 @@ def compiled(monkeypatch):
             called.append("checked")
             assert not any((torch.is_grad_enabled(), p.requires_grad, type(p) is not torch.Tensor))
             assert [t is numbers for t in static] == [True]
+            assert [t is other for (t, _), other in zip(dynamic, (p, g), strict=True)] == [True] * 2
+            assert all(how == (0, 2**20) for _, how in dynamic)  # whatever size comes first
             static.clear()
+            dynamic.clear()
             size = [] if given.get("constant") else [p.numel()]
             last = p.view(-1) if given.get("unknown") else p
             results = made(g, *size, numbers, last)
@@ -431,8 +434,12 @@ def compiled(monkeypatch):
         assert (graph, examples, options) == ("graph", ["examples"], {"cpp.dynamic_threads": True})
         return code
 
-    given, static = {}, []
+    def mark_dynamic(t, dim, hint_override=None):
+        dynamic.append((t, (dim, hint_override)))
+
+    given, static, dynamic = {}, [], []
     monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr("torch._dynamo.mark_dynamic", mark_dynamic)
     monkeypatch.setattr("torch._dynamo.mark_static", static.append)
     monkeypatch.setattr("torch._inductor.compile", make)
     return fused.Compiled(None), called, given
