@@ -21,7 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import minioptim
-from minioptim import fused
 from minioptim.flat import flatten
 
 PRETENDED = "elsewhere" in sys.modules
@@ -232,17 +231,9 @@ def test_a_gradient_from_another_device_is_refused():
 # --- compiled, and flat ---------------------------------------------------------------------------
 
 
-def missing_compiler():
-    try:
-        fused.require_compiler("cuda")
-    except RuntimeError as error:
-        return str(error)
-    return ""
-
-
 def needs_compiler(test):
     """Triton compiles for CUDA, and for no device that only pretends."""
-    reason = "needs a GPU" if PRETENDED else missing_compiler()
+    reason = "needs a GPU" if PRETENDED else test_fused.missing_compiler("cuda")
     loaded = "ignore:.torch.jit.script_method:DeprecationWarning"
     return pytest.mark.filterwarnings(loaded)(pytest.mark.skipif(bool(reason), reason=reason)(test))
 
