@@ -15,12 +15,12 @@ help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
 	  while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
 
-# The environment, made again when a pinned version changes. PYTHON=python3.12 picks another Python.
+# The environment, made again when a pinned version changes. What is never imported need not be compiled. PYTHON=python3.12 picks another Python.
 $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the pinned packages into $(VENV) (a few minutes the first time) ..."
-	$(BIN)/python -m pip install --progress-bar on -r requirements.txt
+	$(BIN)/python -m pip install --progress-bar on --no-compile -r requirements.txt
 	@touch $@
 
 book: $(VENV)/.ready  ## build the site into _build/html, executing what changed
