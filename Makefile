@@ -15,7 +15,8 @@ help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
 	  while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
 
-# The environment, made again when a pinned version changes. What is never imported need not be compiled. PYTHON=python3.12 picks another Python.
+# The environment, made again when a pinned version changes. PYTHON=python3.12 picks another Python.
+# Nothing is compiled beforehand: most of it is never imported, and that halves the time.
 $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
