@@ -53,6 +53,7 @@ def test_a_second_record_changes_no_byte(tmp_path: Path) -> None:
     [
         ({"summary": ""}, "needs a title"),
         ({"head": ["one"], "rows": [[1, 2]]}, "1 cells"),
+        ({"head": ["", "one"], "rows": [[1, 2]]}, "every column needs a name"),
         ({"notes": ["see /" + "home/me/log"]}, "does not name a place: /home" + "/me"),
         ({"notes": [f"on {platform.node()} alone"]}, "does not name a place"),
     ],
@@ -114,4 +115,5 @@ def test_every_record_is_shown_and_whole() -> None:
         found = evidence.load(name)
         assert found is not None
         assert {"title", "command", "summary", "date", "commit", "code", "where"} <= found.keys()
+        assert all(found["head"]), name
         assert evidence.markdown(name, found)

@@ -156,7 +156,9 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str,
     for name in ("python3", "apt-get", *([browser] if browser else [])):
         (tmp_path / name).write_text(FAKE.format(log=log))
     (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
-    for command in ("bash", "dirname", "basename", "sh"):
+    slow = tmp_path / "apt-get"  # what comes after it has waited for it
+    slow.write_text(slow.read_text(encoding="utf-8").replace("\n", "\nsleep 0.3\n", 1))
+    for command in ("bash", "dirname", "basename", "sh", "sleep"):
         (tmp_path / command).symlink_to(shutil.which(command) or "")
     for path in tmp_path.iterdir():
         path.chmod(0o755)
@@ -164,11 +166,28 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str,
     assert done.returncode == 0
     called = log.read_text(encoding="utf-8").splitlines()
     install = ["apt-get update", "apt-get install -y --no-install-recommends chromium"]
-    begin = called.index("python3 tools/timed.py --forget")
-    assert called[:begin] == (install if user == 0 and not browser else [])
-    phases = [line.partition(" -- ")[2] for line in called[begin + 1 :]]
+    installed = [line for line in called if line.startswith("apt-get")]
+    assert installed == (install if user == 0 and not browser else [])
+    others = [line for line in called if line not in installed]
+    assert others[0] == "python3 tools/timed.py --forget"
+    phases = [line.partition(" -- ")[2] for line in others[1:]]
     assert phases[:3] == ["make book", "make test", "make test-site"]
     assert [phase.split()[1] for phase in phases[3:]] == ["mutants", "search", "kills"]
+    assert all(called.index(line) < called.index(others[3]) for line in installed)
+
+
+def test_ci_fails_where_the_browser_cannot_be_installed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "python3").write_text(FAKE.format(log=log))
+    (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 100\n")
+    (tmp_path / "id").write_text("#!/bin/sh\necho 0\n")
+    for path in tmp_path.iterdir():
+        path.chmod(0o755)
+    for command in ("bash", "dirname", "basename", "sh"):
+        (tmp_path / command).symlink_to(shutil.which(command) or "")
+    done = subprocess.run([str(ROOT / ".ci" / "run")], env={"PATH": str(tmp_path)})
+    assert done.returncode == 100
+    assert "make test-site" not in log.read_text(encoding="utf-8")
 
 
 def test_ci_and_the_tests_look_for_the_same_browsers() -> None:

@@ -834,7 +834,7 @@ def record_notebooks(
         command=f"make mutants NBVAL={len(seen)} SEED={seed} RECORD=1",
         summary=f"Of a random sample of {len(seen)} faults pytest alone sees "
         f"{both + only_tests}, and nbval alone, comparing all notebooks, {both + only_books}.",
-        head=["", "seen by nbval", "not seen by nbval"],
+        head=["faults", "seen by nbval", "not seen by nbval"],
         rows=[
             ["seen by pytest", both, only_tests],
             ["not seen by pytest", only_books, rows[False, False]],

@@ -52,7 +52,7 @@ def record(
         title: what was done, in a few words.
         command: the line that does it again.
         summary: the result, in one or two sentences. It says so if something failed.
-        head: the columns of a table.
+        head: the columns of a table. Each has a name, which a screen reader says before a cell.
         rows: its rows, as long as ``head``; what is not text becomes text.
         notes: one sentence each, shown as a list under the table.
         seconds: how long it took.
@@ -63,13 +63,16 @@ def record(
         The file. Its keys are sorted, so that two records are compared line by line.
 
     Raises:
-        ValueError: a bad name; an empty title, command or summary; a row that is not as long as
-            ``head``; or a text that names a path of this machine, or the machine.
+        ValueError: a bad name; an empty title, command or summary; a column without a name; a row
+            that is not as long as ``head``; or a text that names a path of this machine, or the
+            machine.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"a name has small letters, digits and hyphens, not {name!r}")
     if not (title and command and summary):
         raise ValueError("a record needs a title, a command and a summary")
+    if not all(head):
+        raise ValueError(f"every column needs a name, not {list(head)}")
     table = [[str(cell) for cell in row] for row in rows]
     if any(len(row) != len(head) for row in table):
         raise ValueError(f"every row must have {len(head)} cells, as the head has")
