@@ -101,11 +101,15 @@ def test_the_verdict_of_a_run() -> None:
     assert mutants.judge(verdicts[1:2], {"b": "why"}, names) == []
 
 
-def run_of(only: str, tmp_path: Path, change: str = "") -> tuple[int, str]:
+def test_a_run_that_asks_nothing_is_not_green() -> None:
+    assert mutants.judge([], {}, {"a"}) == ["no mutant was asked about: that says nothing"]
+
+
+def run_of(only: str, tmp_path: Path, seconds: str = "200") -> tuple[int, str]:
     """`tools/mutants.py` in a process of its own; what it says."""
     import subprocess
 
-    command = [sys.executable, str(ROOT / "tools" / "mutants.py"), "--seconds", "200"]
+    command = [sys.executable, str(ROOT / "tools" / "mutants.py"), "--seconds", seconds]
     ended = subprocess.run([*command, "--only", only], capture_output=True, text=True, cwd=tmp_path)
     return ended.returncode, ended.stdout + ended.stderr
 
@@ -118,6 +122,14 @@ def test_a_fault_is_killed_where_it_lives_and_where_it_is_imported(tmp_path: Pat
     assert "1 mutants, 1 killed" in said
     code, said = run_of("compat.py: constant: amsgrad=False", tmp_path)
     assert code == 0, said
+
+
+@pytest.mark.long
+def test_a_sample_asks_something_on_a_slow_machine_too(tmp_path: Path) -> None:
+    """Its time is over before the tests are imported."""
+    code, said = run_of("alpha=-lr) -> p.add_(g, alpha=lr)", tmp_path, seconds="0.1")
+    assert code == 0, said
+    assert "1 mutants, 1 killed" in said
 
 
 # --- wrong books and random runs ------------------------------------------------------------------

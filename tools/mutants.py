@@ -50,6 +50,7 @@ HINTS = ROOT / "tools" / "mutants.json"  # the tests that killed most, by functi
 CACHE = ROOT / "_build" / "mutants"
 AT_ONCE = 2  # children at a time
 MEMORY = 6 << 30  # bytes a child may use beyond what it starts with
+LEAST = 20.0  # seconds in which a sample asks, however slow the machine was in getting there
 GRACE = 5.0  # seconds for what is running when the time of a sample is over
 PATIENCE = 10.0  # seconds of CPU time a test may take beyond ten times its own
 FROM_FILE = {"__init__": ["test_optimizer.py"], "compat": ["test_optimizer.py", "test_exchange.py"]}
@@ -524,7 +525,8 @@ def run(
                 gc.collect()
                 alive.append(Live(plan.sources, imported))
                 gc.freeze()
-                _children([CONTROL, *mutants], work, done, deadline)
+                end = max(deadline, time.monotonic() + LEAST)
+                _children([CONTROL, *mutants], work, done, end)
                 return True
 
         items: list[Any] = []
@@ -601,8 +603,8 @@ def listed(path: Path = LISTED) -> dict[str, str]:
 
 
 def judge(verdicts: Sequence[Verdict], excused: dict[str, str], names: set[str]) -> list[str]:
-    """What is wrong: survivors without a reason, and reasons without a survivor."""
-    faults = []
+    """What is wrong: survivors without a reason, reasons without a survivor, and no answer."""
+    faults = [] if verdicts else ["no mutant was asked about: that says nothing"]
     for verdict in verdicts:
         name, alive = verdict["name"], verdict["end"] == "survived"
         if alive and name not in excused:
