@@ -2,8 +2,8 @@
 
 Its tensors compute on the CPU, so that every value and every assertion is real. But for PyTorch
 they live on a device of their own: an operation on one of them and on a tensor of the CPU is an
-error, as on CUDA, and so is NumPy's view of one. What it cannot show is how a GPU rounds, and what
-it does at the same time as the CPU.
+error, as on CUDA, and so is NumPy's view of one. What it cannot show is how a GPU rounds, what it
+does at the same time as the CPU, and what is compiled: under it `torch.compile` compiles nothing.
 
     pytest -p elsewhere -m cuda tests/test_cuda.py     the tests for CUDA, on this device
     python tools/execute.py --device elsewhere         the notebooks, on this device
@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd.graph import increment_version
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -114,6 +115,8 @@ def compute(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if foreign:
             raise RuntimeError(f"{name}: all tensors are expected on one device, not two")
     result = operation(*tree_map(_here, args), **tree_map(_here, kwargs))
+    if name.startswith("aten::_foreach_") and name.endswith("_"):
+        increment_version(args[0])  # on a real device it is; behind Python not, pytorch#191154
     if not there:
         return result
     known = {id(x.here): x for x in ours}  # what an operation in place returns is its argument

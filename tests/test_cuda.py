@@ -157,6 +157,18 @@ def test_the_default_engine_is_foreach():
         assert minioptim.optimizer.choose_engine(o.param_groups[0], [p]) is wanted
 
 
+@LOOP_AND_FOREACH
+@pytest.mark.parametrize("library", [minioptim, torch.optim], ids=["minioptim", "torch"])
+def test_a_step_between_forward_and_backward_is_an_error(library, foreach):
+    """Both engines raise the version of what they write to."""
+    w = torch.nn.Parameter(torch.ones(3, device=DEVICE))
+    w.grad = torch.ones_like(w)
+    loss = (w**2).sum()
+    library.AdamW([w], foreach=foreach).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_a_schedule_writes_into_a_learning_rate_on_the_device():
     traces = []
     for library in (minioptim, torch.optim):

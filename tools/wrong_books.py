@@ -35,7 +35,7 @@ from walkthrough import evidence
 ROOT = Path(__file__).resolve().parent.parent
 ANSWERS = ROOT / "_build" / "wrong-books"
 NBVAL, PYTEST, BUILD, NOBODY = "nbval", "pytest", "the builder", "nobody"
-CHECKS = (NBVAL, PYTEST, BUILD)
+CHECKS = (NBVAL, BUILD, PYTEST)  # the names of tests are long, and come last
 # the tests that read notebooks and pages; the others read src/ and are asked by `mutants.py`
 READERS = [
     *("test_notebooks.py", "test_claims.py", "test_reference.py", "test_source_map.py"),
