@@ -145,26 +145,27 @@ def test_every_command_that_is_named_exists(name: str) -> None:
     assert named <= targets()
 
 
-FAKE = "#!/bin/sh\necho $(basename $0) $@ >> {log}\n"
+def ci_with(folder: Path, user: int, **stand_ins: str) -> tuple[int, list[str]]:
+    """Run .ci/run with stand-ins for every command; its status, and how they were called."""
+    log = folder / "log"
+    note = f"echo $(basename $0) $@ >> {log}"
+    for name, does in (stand_ins | {"python3": note, "id": f"echo {user}"}).items():
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{does.replace('NOTE', note)}\n")
+        path.chmod(0o755)
+    for command in ("bash", "dirname", "basename", "sh", "sleep"):
+        (folder / command).symlink_to(shutil.which(command) or "")
+    done = subprocess.run([str(ROOT / ".ci" / "run")], env={"PATH": str(folder)})
+    return done.returncode, log.read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("browser", ["", "chromium", "google-chrome-stable"])
 @pytest.mark.parametrize("user", [0, 1000])
 def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str, user: int) -> None:
-    """Run with stand-ins for every command, which note how they are called."""
-    log = tmp_path / "log"
-    for name in ("python3", "apt-get", *([browser] if browser else [])):
-        (tmp_path / name).write_text(FAKE.format(log=log))
-    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
-    slow = tmp_path / "apt-get"  # what comes after it has waited for it
-    slow.write_text(slow.read_text(encoding="utf-8").replace("\n", "\nsleep 0.3\n", 1))
-    for command in ("bash", "dirname", "basename", "sh", "sleep"):
-        (tmp_path / command).symlink_to(shutil.which(command) or "")
-    for path in tmp_path.iterdir():
-        path.chmod(0o755)
-    done = subprocess.run([str(ROOT / ".ci" / "run")], env={"PATH": str(tmp_path)})
-    assert done.returncode == 0
-    called = log.read_text(encoding="utf-8").splitlines()
+    """It is slow, so what comes after it has waited for it."""
+    stand_ins = {"apt-get": "sleep 0.3\nNOTE"} | ({browser: "NOTE"} if browser else {})
+    status, called = ci_with(tmp_path, user, **stand_ins)
+    assert status == 0
     install = ["apt-get update", "apt-get install -y --no-install-recommends chromium"]
     installed = [line for line in called if line.startswith("apt-get")]
     assert installed == (install if user == 0 and not browser else [])
@@ -177,17 +178,9 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, browser: str,
 
 
 def test_ci_fails_where_the_browser_cannot_be_installed(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    (tmp_path / "python3").write_text(FAKE.format(log=log))
-    (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 100\n")
-    (tmp_path / "id").write_text("#!/bin/sh\necho 0\n")
-    for path in tmp_path.iterdir():
-        path.chmod(0o755)
-    for command in ("bash", "dirname", "basename", "sh"):
-        (tmp_path / command).symlink_to(shutil.which(command) or "")
-    done = subprocess.run([str(ROOT / ".ci" / "run")], env={"PATH": str(tmp_path)})
-    assert done.returncode == 100
-    assert "make test-site" not in log.read_text(encoding="utf-8")
+    status, called = ci_with(tmp_path, 0, **{"apt-get": "exit 100"})
+    assert status == 100
+    assert not any("make test-site" in line for line in called)
 
 
 def test_ci_and_the_tests_look_for_the_same_browsers() -> None:
